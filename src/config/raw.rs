@@ -1,0 +1,133 @@
+//! The config as it is written: serde only, nothing checked.
+//!
+//! Every field may be absent here, so that a wrong one can be left out and the rest still read:
+//! that is how all problems come to be reported at once. What is required, and what a word may be,
+//! is said in [`super`], which takes each of these structs apart in full.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub mode: Option<String>,
+    pub providers: Option<BTreeMap<String, Provider>>,
+    pub user: Option<User>,
+    pub context: Option<Context>,
+    pub rules: Option<Vec<Rule>>,
+    pub limits: Option<Limits>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    pub issuer: Option<String>,
+    pub audiences: Option<Vec<String>>,
+    pub allow_any_audience: Option<bool>,
+    pub authorized_parties: Option<Vec<String>>,
+    pub algorithms: Option<Vec<String>>,
+    pub remote_jwks: Option<RemoteJwks>,
+    pub clock_skew: Option<String>,
+    pub require_expiration: Option<bool>,
+    pub from_headers: Option<Vec<FromHeader>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteJwks {
+    pub uri: Option<String>,
+    pub cluster: Option<String>,
+    pub timeout: Option<String>,
+    pub cache_duration: Option<String>,
+    pub max_stale: Option<String>,
+    pub unknown_kid_cooldown: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct FromHeader {
+    pub name: Option<String>,
+    pub value_prefix: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    pub source: Option<String>,
+    pub key: Option<Vec<String>>,
+    pub lookup: Option<Lookup>,
+    pub active: Option<Active>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Lookup {
+    pub cluster: Option<String>,
+    pub authority: Option<String>,
+    pub path: Option<String>,
+    pub headers: Option<BTreeMap<String, String>>,
+    pub timeout: Option<String>,
+    pub cache: Option<Cache>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    pub ttl: Option<String>,
+    pub negative_ttl: Option<String>,
+    pub max_entries: Option<usize>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Active {
+    pub field: Option<String>,
+    pub equals: Option<Value>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Context {
+    pub headers: Option<BTreeMap<String, ContextHeader>>,
+    pub forward_token: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct ContextHeader {
+    pub user: Option<String>,
+    pub claim: Option<String>,
+    pub required: Option<bool>,
+    pub join: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    #[serde(rename = "match")]
+    pub matches: Option<Match>,
+    pub require: Option<String>,
+    pub roles: Option<Vec<String>>,
+    pub permissions: Option<Vec<String>>,
+    pub forward_token: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Match {
+    pub path: Option<String>,
+    pub path_prefix: Option<String>,
+    pub methods: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    pub max_token_bytes: Option<usize>,
+    pub max_waiters: Option<usize>,
+    pub max_inflight_callouts: Option<usize>,
+    pub max_jwks_bytes: Option<usize>,
+    pub max_user_bytes: Option<usize>,
+}

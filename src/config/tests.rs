@@ -1,0 +1,238 @@
+//! What a config may say, and what it is told when it says something else.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn good() -> Value {
+    json!({
+        "mode": "gateway",
+        "providers": {"clerk": {
+            "issuer": "youtube-clone-auth",
+            "audiences": ["youtube-clone-api"],
+            "remote_jwks": {"uri": "https://clerk.example/jwks", "cluster": "clerk"},
+        }},
+        "user": {"source": "lookup", "lookup": {"cluster": "users", "path": "/users/{key}"}},
+    })
+}
+
+fn problems(config: &Value) -> Vec<String> {
+    match Config::parse(config.to_string().as_bytes(), &|_| None) {
+        Ok(_) => Vec::new(),
+        Err(error) => error.0.iter().map(Problem::to_string).collect(),
+    }
+}
+
+/// The good config with the value at `pointer` replaced, or added.
+fn with(pointer: &str, value: Value) -> Value {
+    let mut config = good();
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    config.pointer_mut(parent).unwrap()[name] = value;
+    config
+}
+
+#[test]
+fn a_short_config_has_sane_defaults() {
+    let config = Config::parse(good().to_string().as_bytes(), &|_| None).unwrap();
+    let provider = &config.providers[0];
+    assert_eq!(provider.clock_skew, Duration::from_secs(30));
+    assert!(provider.require_expiration);
+    assert_eq!(provider.algorithms, Algorithm::ALL);
+    assert_eq!(provider.from_headers[0].name.as_str(), "authorization");
+    let names: Vec<&str> = config
+        .context
+        .headers
+        .iter()
+        .map(|h| h.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "x-user-id",
+            "x-user-clerk-id",
+            "x-user-role",
+            "x-user-channel-id"
+        ]
+    );
+    assert!(!config.context.forward_token);
+    assert_eq!(config.limits.max_token_bytes, 8_192);
+}
+
+#[test]
+fn numbers_of_a_protobuf_struct_are_doubles() {
+    let mut config = with("/limits", json!({"max_waiters": 10.0}));
+    config["user"]["lookup"]["cache"] = json!({"max_entries": 100.0});
+    let config = Config::parse(config.to_string().as_bytes(), &|_| None).unwrap();
+    assert_eq!(config.limits.max_waiters, 10);
+    assert_eq!(
+        problems(&with("/limits", json!({"max_waiters": 10.5}))),
+        ["limits.max_waiters: invalid type: floating point `10.5`, expected usize"]
+    );
+}
+
+#[test]
+fn istio_cluster_names_are_cluster_names() {
+    let name = "outbound|80||users.default.svc.cluster.local";
+    assert_eq!(
+        problems(&with("/user/lookup/cluster", json!(name))),
+        [""; 0]
+    );
+}
+
+#[test]
+fn every_problem_is_reported_at_once_and_says_what_to_do() {
+    let config = json!({
+        "mode": "gatway",
+        "providers": {"clerk": {
+            "issuer": "",
+            "audience": ["youtube-clone-api"],
+            "algorithms": ["RS256", "none", 7],
+            "remote_jwks": {"uri": "clerk.example/jwks", "timeout": "2"},
+            "clock_skew": "1h",
+        }},
+        "user": {"source": "lookup", "lookup": {"cluster": "users", "path": "/users", "cache": {"ttl": 300}}},
+        "context": {"headers": {"x-user-id": {"user": "id"}, "content-length": {"user": "/id"}}},
+        "rules": [{"match": {"path_prefix": "/a/../b"}, "require": "admin"}, {"require": "optional", "roles": ["X"]}, 5],
+        "limits": {"max_waiters": 0},
+        "colour": "blue",
+    });
+    assert_eq!(
+        problems(&config),
+        [
+            "colour: unknown field, there are `mode`, `providers`, `user`, `context`, `rules`, `limits`",
+            "providers.clerk.algorithms[2]: invalid type: integer `7`, expected a string",
+            "providers.clerk.audience: unknown field, did you mean `audiences`?",
+            "rules[2]: invalid type: integer `5`, expected an object of Rule",
+            "user.lookup.cache.ttl: invalid type: integer `300`, expected a string",
+            "mode: `gatway` is not a mode, write `gateway`",
+            "providers.clerk.issuer: is empty",
+            "providers.clerk.algorithms[1]: `none` is not an algorithm of this version, there are `RS256`, `ES256`",
+            "providers.clerk.remote_jwks.uri: `clerk.example/jwks` is not an absolute http or https URI",
+            "providers.clerk.remote_jwks.cluster: is required",
+            "providers.clerk.remote_jwks.timeout: `2` is not a duration, write a number and a unit such as `250ms`, `30s`, `10m` or `24h`",
+            "providers.clerk.clock_skew: must be from 0s to 10m",
+            "user.lookup.path: `/users` names no user, put `{key}` where the user's key goes",
+            "context.headers.content-length: this header has another meaning, choose a name such as `x-user-email`",
+            "context.headers.x-user-id.user: `id` is not a JSON Pointer, write `/id` (RFC 6901)",
+            "rules[0].match.path_prefix: `/a/../b` must be a plain path: no query, no escapes, no `//`, `.` or `..`",
+            "rules[0].require: `admin` is not a requirement, write `anonymous`, `optional` or `user`",
+            "rules[1].match: is required, write `match: {path_prefix: /}` to match everything",
+            "rules[1].require: roles and permissions need `require: user`",
+            "limits.max_waiters: must be from 1 to 1000000",
+        ]
+    );
+}
+
+#[test]
+fn what_is_no_config_at_all_is_said_so() {
+    for (text, message) in [
+        (&b""[..], "is empty"),
+        (b"  \n", "is empty"),
+        (b"mode: gateway", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[]", "is not a JSON object"),
+        (
+            b"{\"mode\":\"gateway\",\"mode\":\"gateway\"}",
+            "two members of one name",
+        ),
+    ] {
+        let error = Config::parse(text, &|_| None).unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
+    }
+    assert_eq!(
+        problems(&json!({})),
+        [
+            "mode: is required",
+            "providers: is required",
+            "user: is required"
+        ]
+    );
+}
+
+#[test]
+fn a_thousand_problems_are_cut_short() {
+    let rules: Vec<Value> = (0..1_000).map(|_| json!({})).collect();
+    assert_eq!(problems(&with("/rules", json!(rules))).len(), 50);
+    let fields: serde_json::Map<String, Value> = (0..1_000)
+        .map(|n| (format!("field{n}"), json!(n)))
+        .collect();
+    assert!(problems(&Value::Object(fields)).len() <= 50);
+}
+
+#[test]
+fn single_mistakes_are_told_by_path() {
+    for (config, problem) in [
+        (
+            with("/mode", json!("egress")),
+            "mode: `egress` is not part of this version, which has `gateway`",
+        ),
+        (
+            with("/providers", json!({})),
+            "providers: name at least one token issuer",
+        ),
+        (
+            with("/providers/clerk/audiences", json!([])),
+            "providers.clerk.audiences: is empty, name at least one or remove it",
+        ),
+        (
+            with("/providers/clerk/allow_any_audience", json!(true)),
+            "providers.clerk.allow_any_audience: cannot be true beside `audiences`, keep one of them",
+        ),
+        (
+            with("/providers/other", good()["providers"]["clerk"].clone()),
+            "providers.other.issuer: provider `clerk` has this issuer too, and a token is checked by one provider",
+        ),
+        (
+            with("/user/lookup/timeout", json!("0s")),
+            "user.lookup.timeout: must be from 1ms to 60s",
+        ),
+        (
+            with("/user/lookup/headers", json!({"x-key": "${env:KEY}"})),
+            "user.lookup.headers.x-key: the VM has no environment variable `KEY`, add it to `vm_config.environment_variables` (Istio: `vmConfig.env`)",
+        ),
+        (
+            with("/user/lookup/cluster", json!("${env:CLUSTER}")),
+            "user.lookup.cluster: `${env:...}` is read in secrets only (the values of `user.lookup.headers`)",
+        ),
+        (
+            with("/user/source", json!("claims")),
+            "user.lookup: has no use with `source: claims`, remove it",
+        ),
+        (
+            with(
+                "/rules",
+                json!([{"match": {"path": "/a", "methods": ["get"]}, "require": "user"}]),
+            ),
+            "rules[0].match.methods: `get` never matches, write `GET`",
+        ),
+        (
+            with(
+                "/context",
+                json!({"headers": {"x-a": {"user": "/a", "claim": "/a"}}}),
+            ),
+            "context.headers.x-a: has `user` and `claim`, keep the one its value comes from",
+        ),
+        (
+            with(
+                "/rules",
+                json!([{"match": {"path": "/a"}, "require": "user", "role": ["A"]}]),
+            ),
+            "rules[0].role: unknown field, did you mean `roles`?",
+        ),
+    ] {
+        assert_eq!(problems(&config), [problem]);
+    }
+}
+
+#[test]
+fn a_secret_never_shows_in_an_error_or_in_debug_output() {
+    let config = with("/user/lookup/headers", json!({"x-key": "${env:KEY}"}));
+    let text = config.to_string();
+    let error = Config::parse(text.as_bytes(), &|_| Some("hush\n".to_owned())).unwrap_err();
+    assert_eq!(
+        error.0[0].to_string(),
+        "user.lookup.headers.x-key: its value is not a legal header value"
+    );
+    let config = Config::parse(text.as_bytes(), &|_| Some("hush".to_owned())).unwrap();
+    assert!(!format!("{config:?}").contains("hush"));
+}

@@ -1,0 +1,185 @@
+//! Header fields in, edits out: where a client's context ends and the verified one begins.
+//!
+//! A context header is *set or removed* here and nowhere else, so that a client's value cannot
+//! survive on any path.
+
+use std::collections::HashSet;
+
+use crate::config::names::HeaderName;
+use crate::context::UserContext;
+use crate::request::Permit;
+
+/// One field of a request, as the host has it. The value may be any bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// Its name in lower case.
+    pub name: String,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+/// A change to the request that goes upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// Make this the one value of the header.
+    Set(String, String),
+    /// Take every value of the header away.
+    Remove(String),
+}
+
+/// The names that only meshgate may set.
+///
+/// Compared by [`canonical`], since what reads the headers behind us may not tell `-` from `_`.
+#[derive(Debug)]
+pub struct ManagedHeaders(HashSet<String>);
+
+impl ManagedHeaders {
+    /// Managed in every config, whatever it names: the seeds of trust of a mesh that runs meshgate.
+    /// A config that sets only some of them must not let a client set the others.
+    const ALWAYS: [&'static str; 6] = [
+        "x-user-id",
+        "x-user-clerk-id",
+        "x-user-role",
+        "x-user-channel-id",
+        "x-service-name",
+        "txn-token",
+    ];
+
+    /// The names of `configured` and those that are always managed.
+    pub fn new<'a>(configured: impl Iterator<Item = &'a HeaderName>) -> Self {
+        Self(
+            configured
+                .map(HeaderName::as_str)
+                .chain(Self::ALWAYS)
+                .map(canonical)
+                .collect(),
+        )
+    }
+
+    /// Whether a client may not send `name`.
+    #[must_use]
+    pub fn covers(&self, name: &str) -> bool {
+        self.0.contains(&canonical(name))
+    }
+
+    /// The edits that take every managed field of `fields` away, by the name it was sent with.
+    /// This holds for trailers as it does for headers.
+    pub fn removals<'a>(&'a self, fields: &'a [Field]) -> impl Iterator<Item = Edit> + 'a {
+        fields
+            .iter()
+            .filter(|field| self.covers(&field.name))
+            .map(|field| Edit::Remove(field.name.clone()))
+    }
+}
+
+/// The name as the least careful reader sees it: CGI and its heirs turn `-` into `_`, PHP does so
+/// with every other sign too.
+fn canonical(name: &str) -> String {
+    name.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .collect()
+}
+
+/// The head of a request from which everything a client may not say is gone.
+/// [`Stripped::strip`] is its only origin, and all that is decided is decided on it.
+#[derive(Debug)]
+pub struct Stripped(Vec<Field>);
+
+impl Stripped {
+    /// Takes the managed fields out of `head`. The edits do the same to the request itself and are
+    /// to be applied before anything else happens.
+    #[must_use]
+    pub fn strip(head: Vec<Field>, managed: &ManagedHeaders) -> (Vec<Edit>, Self) {
+        let edits = managed.removals(&head).collect();
+        let rest = head
+            .into_iter()
+            .filter(|field| !managed.covers(&field.name))
+            .collect();
+        (edits, Self(rest))
+    }
+
+    /// What is left, in order.
+    pub fn fields(&self) -> impl Iterator<Item = &Field> {
+        self.0.iter()
+    }
+
+    /// The value of the first field called `name`.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        self.fields()
+            .find(|field| field.name == name)
+            .map(|field| field.value.as_slice())
+    }
+}
+
+/// The edits that tell the upstream who the user is: each context header is set or removed.
+#[must_use]
+pub fn context_edits(_permit: &Permit, context: &UserContext) -> Vec<Edit> {
+    context
+        .headers()
+        .map(|(name, value)| match value {
+            Some(value) => Edit::Set(name.as_str().to_owned(), value.to_owned()),
+            None => Edit::Remove(name.as_str().to_owned()),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(name: &str) -> Field {
+        Field {
+            name: name.to_ascii_lowercase(),
+            value: b"forged".to_vec(),
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_a_managed_name_is_stripped() {
+        let mine: HeaderName = "x-tenant".parse().unwrap();
+        let managed = ManagedHeaders::new([&mine].into_iter());
+        let forged = [
+            "x-user-id",
+            "X-USER-ID",
+            "x_user_id",
+            "x-user_id",
+            "X.User.Id",
+            "x-user-role",
+            "x_user_clerk_id",
+            "x-user-channel-id",
+            "x-service-name",
+            "txn-token",
+            "txn_token",
+            "X-Tenant",
+            "x_tenant",
+        ];
+        let honest = [
+            "authorization",
+            "x-user",
+            "x-user-ids",
+            "xuserid",
+            ":path",
+            "",
+        ];
+        let head = forged
+            .iter()
+            .chain(&honest)
+            .map(|name| field(name))
+            .collect();
+        let (edits, rest) = Stripped::strip(head, &managed);
+        let removed: Vec<Edit> = forged
+            .iter()
+            .map(|name| Edit::Remove(name.to_ascii_lowercase()))
+            .collect();
+        assert_eq!(edits, removed);
+        let left: Vec<&str> = rest.fields().map(|field| field.name.as_str()).collect();
+        assert_eq!(left, honest);
+    }
+}

@@ -1,0 +1,317 @@
+//! The way of one request, as a machine: each state is a type, and leaving it consumes it.
+//!
+//! ```text
+//! begin -> token -> (AwaitKeys) -> verified -> (AwaitUser) -> known user -> rule -> Forward
+//! ```
+//!
+//! What each step finds wanting ends in [`Step::Deny`], and nothing else does not end in
+//! [`Step::Forward`], whose edits need a [`Permit`].
+
+use crate::callout::CallKey;
+use crate::config::UserSource;
+use crate::context::{ContextError, UserContext, texts};
+use crate::denial::{Code, Denial};
+use crate::headers::{Edit, Stripped, context_edits};
+use crate::jwks::cache::Keys;
+use crate::rules::{Demand, Lacking, Level};
+use crate::time::UnixTime;
+use crate::token::extract;
+use crate::token::{TokenError, UnverifiedToken, VerifiedToken};
+use crate::user::{Known, UserKey, UserRecord};
+use crate::worker::Shared;
+
+/// What is to be done with a request.
+#[must_use]
+#[derive(Debug)]
+pub enum Step {
+    /// It needs the outcome of this call; feed it to [`Waiting::resume`].
+    Wait(Waiting, CallKey),
+    /// Answer the client here.
+    Deny(Denial),
+    /// Apply the edits and let it go on.
+    Forward(Vec<Edit>),
+}
+
+/// A request that waits.
+#[derive(Debug)]
+pub enum Waiting {
+    /// For its issuer's keys.
+    Keys(AwaitKeys),
+    /// For its user's record.
+    User(AwaitUser),
+}
+
+/// How the call ended that a request waited for.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The worker holds a new key set.
+    KeysArrived,
+    /// The users service answered.
+    User(Known),
+    /// Neither: the service is down, or makes no sense.
+    Unavailable,
+}
+
+/// Leave to cross the boundary, for a user or for nobody. [`admitted`] and [`without_user`] are its
+/// only origins, and no context edit is made without it.
+#[derive(Debug)]
+pub struct Permit(());
+
+/// What later steps need to know of the head.
+#[derive(Debug)]
+struct Facts {
+    demand: Demand,
+    /// The headers with a token in them.
+    carriers: Vec<String>,
+    request_id: String,
+    /// Whether the upstream is to be told the id: the client sent none, or a bad one.
+    new_request_id: bool,
+    grpc: bool,
+}
+
+/// Takes a request up whose client-sent context is gone.
+pub fn begin(head: &Stripped, shared: &mut Shared, now: UnixTime) -> Step {
+    let facts = Facts::of(head, shared);
+    if facts.demand.level == Level::Anonymous {
+        return without_user(facts, shared);
+    }
+    let found = match extract::find(head, &shared.config.providers) {
+        Ok(found) => found,
+        Err(error) => return facts.refuse_token(error),
+    };
+    let text = match (found, facts.demand.level) {
+        (Some(text), _) => text,
+        (None, Level::Optional | Level::Anonymous) => return without_user(facts, shared),
+        (None, Level::User) => return facts.refuse(Code::TokenMissing),
+    };
+    let limit = shared.config.limits.max_token_bytes;
+    match UnverifiedToken::parse(text, limit, &shared.config.providers) {
+        Ok(token) => AwaitKeys { facts, token }.first_try(shared, now),
+        Err(error) => facts.refuse_token(error),
+    }
+}
+
+impl Waiting {
+    /// Goes on with the outcome of the call that was waited for.
+    pub fn resume(self, outcome: &Outcome, shared: &mut Shared, now: UnixTime) -> Step {
+        match (self, outcome) {
+            (Self::Keys(state), Outcome::KeysArrived) => state.second_try(shared, now),
+            (Self::User(state), Outcome::User(known)) => state.known(known, shared),
+            (waiting, Outcome::KeysArrived | Outcome::User(_) | Outcome::Unavailable) => {
+                Step::Deny(waiting.give_up())
+            }
+        }
+    }
+
+    /// The answer where the call brought nothing.
+    #[must_use]
+    pub fn give_up(self) -> Denial {
+        match self {
+            Self::Keys(state) => state.facts.denial(Code::KeysUnavailable, None),
+            Self::User(state) => state.facts.denial(Code::UserLookupUnavailable, None),
+        }
+    }
+
+    /// The answer where it may not wait at all.
+    #[must_use]
+    pub fn overloaded(self) -> Denial {
+        let (Self::Keys(AwaitKeys { facts, .. }) | Self::User(AwaitUser { facts, .. })) = self;
+        facts.denial(Code::Overloaded, None)
+    }
+}
+
+/// A token in want of keys.
+#[derive(Debug)]
+pub struct AwaitKeys {
+    facts: Facts,
+    token: UnverifiedToken,
+}
+
+impl AwaitKeys {
+    /// Verifies with the keys that are held, or waits for others.
+    fn first_try(self, shared: &mut Shared, now: UnixTime) -> Step {
+        let provider = self.token.provider;
+        let Some((config, keys)) = shared.provider(provider) else {
+            return self.facts.refuse(Code::KeysUnavailable);
+        };
+        match keys.usable(&config.remote_jwks, now) {
+            Keys::Ready(set)
+                if self.token.check_key_known(&set).is_err()
+                    && keys.may_refetch(&config.remote_jwks, now) =>
+            {
+                Step::Wait(Waiting::Keys(self), CallKey::Jwks(provider))
+            }
+            Keys::Await => Step::Wait(Waiting::Keys(self), CallKey::Jwks(provider)),
+            Keys::Ready(_) | Keys::Unavailable(_) => self.second_try(shared, now),
+        }
+    }
+
+    /// Verifies with the keys that are held, for better or worse.
+    fn second_try(self, shared: &mut Shared, now: UnixTime) -> Step {
+        let Self { facts, token } = self;
+        let Some((config, keys)) = shared.provider(token.provider) else {
+            return facts.refuse(Code::KeysUnavailable);
+        };
+        match keys.usable(&config.remote_jwks, now) {
+            Keys::Ready(set) => match token.verify(config, &set, now) {
+                Ok(token) => find_user(facts, token, shared, now),
+                Err(error) => facts.refuse_token(error),
+            },
+            Keys::Await | Keys::Unavailable(_) => facts.refuse(Code::KeysUnavailable),
+        }
+    }
+}
+
+/// A verified token in want of its user.
+#[derive(Debug)]
+pub struct AwaitUser {
+    facts: Facts,
+    token: VerifiedToken,
+}
+
+impl AwaitUser {
+    fn known(self, known: &Known, shared: &Shared) -> Step {
+        let Self { facts, token } = self;
+        match known {
+            Known::Record(record) => admitted(facts, &token, record, shared),
+            Known::Unknown => facts.refuse(Code::UserUnknown),
+        }
+    }
+}
+
+fn find_user(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixTime) -> Step {
+    match &shared.config.user {
+        UserSource::Claims => {
+            let record = UserRecord::new(token.claims().members().clone());
+            admitted(facts, &token, &record, shared)
+        }
+        UserSource::Lookup(lookup) => {
+            let Some(key) = UserKey::of(lookup, token.provider(), token.claims()) else {
+                return Step::Deny(facts.denial(
+                    Code::TokenMalformed,
+                    Some("it has none of the claims that name the user"),
+                ));
+            };
+            let state = AwaitUser { facts, token };
+            match shared.users.get(&key, now) {
+                Some(known) => state.known(&known, shared),
+                None => Step::Wait(Waiting::User(state), CallKey::User(key)),
+            }
+        }
+    }
+}
+
+/// The last checks, on a user who is known.
+fn admitted(facts: Facts, token: &VerifiedToken, record: &UserRecord, shared: &Shared) -> Step {
+    let config = &shared.config;
+    if let UserSource::Lookup(lookup) = &config.user
+        && !record.is_active(lookup.active.as_ref())
+    {
+        return facts.refuse(Code::UserDisabled);
+    }
+    let roles = texts(record.members(), "role");
+    let permissions = texts(record.members(), "permissions");
+    match config.rules.admit(&facts.demand, &roles, &permissions) {
+        Ok(()) => {}
+        Err(Lacking::Role) => return facts.refuse(Code::RoleRequired),
+        Err(Lacking::Permission) => return facts.refuse(Code::PermissionRequired),
+    }
+    match UserContext::assemble(&config.context, token.claims(), record) {
+        Ok(context) => {
+            let keep_token = facts.demand.forward_token;
+            facts.forward(&Permit(()), &context, keep_token)
+        }
+        Err(ContextError::Claim) => Step::Deny(facts.denial(
+            Code::TokenMalformed,
+            Some("it lacks a claim that is required, or has one that no header can carry"),
+        )),
+        Err(ContextError::Record) => Step::Deny(facts.denial(
+            Code::UserLookupUnavailable,
+            Some("the user's record lacks a field that is required, or has one that no header can carry"),
+        )),
+    }
+}
+
+/// Lets a request go on for which no user speaks. A token that was not verified goes no further:
+/// the upstream might believe it.
+fn without_user(facts: Facts, shared: &Shared) -> Step {
+    let context = UserContext::nobody(&shared.config.context);
+    facts.forward(&Permit(()), &context, false)
+}
+
+impl Facts {
+    fn of(head: &Stripped, shared: &mut Shared) -> Self {
+        let config = &shared.config;
+        let demand = config.rules.demand(
+            head.value(":method").unwrap_or_default(),
+            head.value(":path").unwrap_or_default(),
+            config.context.forward_token,
+        );
+        let carriers = extract::carriers(head, &config.providers)
+            .map(str::to_owned)
+            .collect();
+        let sent = head.value("x-request-id").and_then(request_id);
+        let new_request_id = sent.is_none();
+        let request_id = sent.unwrap_or_else(|| shared.new_request_id());
+        let grpc = head.value("content-type").is_some_and(|kind| {
+            kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
+        });
+        Self {
+            demand,
+            carriers,
+            request_id,
+            new_request_id,
+            grpc,
+        }
+    }
+
+    fn forward(self, permit: &Permit, context: &UserContext, keep_token: bool) -> Step {
+        let mut edits = context_edits(permit, context);
+        if !keep_token {
+            edits.extend(self.carriers.into_iter().map(Edit::Remove));
+        }
+        if self.new_request_id {
+            edits.push(Edit::Set("x-request-id".to_owned(), self.request_id));
+        }
+        Step::Forward(edits)
+    }
+
+    fn refuse(self, code: Code) -> Step {
+        Step::Deny(self.denial(code, None))
+    }
+
+    fn refuse_token(self, error: TokenError) -> Step {
+        let detail = match error {
+            TokenError::Malformed(detail) => Some(detail),
+            TokenError::AlgorithmNotAllowed
+            | TokenError::KeyUnknown
+            | TokenError::SignatureInvalid
+            | TokenError::IssuerUnknown
+            | TokenError::AudienceMismatch
+            | TokenError::AuthorizedPartyMismatch
+            | TokenError::Expired
+            | TokenError::NotYetValid
+            | TokenError::Ambiguous => None,
+        };
+        Step::Deny(self.denial(error.into(), detail))
+    }
+
+    fn denial(self, code: Code, detail: Option<&'static str>) -> Denial {
+        Denial {
+            code,
+            detail,
+            request_id: self.request_id,
+            grpc: self.grpc,
+        }
+    }
+}
+
+/// Longest request id that is taken from a client, in bytes: three UUIDs.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// A client's request id, where it can be repeated in a log line and an answer without harm.
+fn request_id(value: &[u8]) -> Option<String> {
+    let fits = !value.is_empty() && value.len() <= MAX_REQUEST_ID_BYTES;
+    (fits && value.iter().all(u8::is_ascii_graphic))
+        .then(|| String::from_utf8_lossy(value).into_owned())
+}

@@ -1,0 +1,200 @@
+//! Envoy's host calls, as the core needs them: byte-valued, and none that can panic on what a
+//! client or a service sends.
+//!
+//! The crate's wrappers panic on statuses they do not expect. Those used here are called only where
+//! Envoy's source allows no other status than the ones they handle; each says why.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{Action, BufferType, GrpcStatusCode, LogLevel, MapType, Status};
+
+use crate::callout::{CallRequest, Failure, StreamId};
+use crate::denial::Denial;
+use crate::headers::{Edit, Field};
+use crate::log::Level;
+use crate::time::UnixTime;
+use crate::worker::Disposition;
+
+/// The fields of a header map. Envoy answers with an empty map where there is none.
+///
+/// Names are UTF-8 for certain: Envoy's codecs refuse names that are not tokens (RFC 9110 section 5.1).
+pub fn fields(map: MapType) -> Vec<Field> {
+    hostcalls::get_map_bytes(map)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, value)| Field { name, value })
+        .collect()
+}
+
+/// Applies edits to a map of the current stream. Whether all of them were.
+///
+/// Setting and removing fail only where the stream has no such map; it has the map that its fields
+/// were just read from, and a held stream keeps its headers.
+pub fn apply(map: MapType, edits: &[Edit]) -> bool {
+    edits.iter().all(|edit| {
+        match edit {
+            Edit::Set(name, value) => {
+                hostcalls::set_map_value_bytes(map, name, Some(value.as_bytes()))
+            }
+            Edit::Remove(name) => hostcalls::remove_map_value(map, name),
+        }
+        .is_ok()
+    })
+}
+
+/// Does to the current stream's request what was decided of it, and says whether it may go on.
+pub fn carry_out(disposition: Disposition) -> Action {
+    match disposition {
+        Disposition::Forward(edits) => {
+            if apply(MapType::HttpRequestHeaders, &edits) {
+                return Action::Continue;
+            }
+            // Half of the edits could be a lie.
+            deny(&Denial::internal());
+        }
+        Disposition::Deny(denial) => deny(&denial),
+        Disposition::Pause => {}
+    }
+    Action::Pause
+}
+
+/// Answers the client of the current stream. Any status is accepted by Envoy here.
+pub fn deny(denial: &Denial) {
+    let reply = denial.reply();
+    let sent = match reply.grpc_status {
+        Some(16) => grpc(GrpcStatusCode::Unauthenticated, &reply.body, &reply.headers),
+        Some(7) => grpc(
+            GrpcStatusCode::PermissionDenied,
+            &reply.body,
+            &reply.headers,
+        ),
+        Some(13) => grpc(GrpcStatusCode::Internal, &reply.body, &reply.headers),
+        Some(_) => grpc(GrpcStatusCode::Unavailable, &reply.body, &reply.headers),
+        None => {
+            let headers = reply
+                .headers
+                .iter()
+                .map(|(n, v)| (*n, v.as_str()))
+                .collect();
+            hostcalls::send_http_response(
+                u32::from(reply.status),
+                headers,
+                Some(reply.body.as_bytes()),
+            )
+        }
+    };
+    if sent.is_err() {
+        log(Level::Warn, "an answer could not be sent");
+    }
+}
+
+fn grpc(
+    code: GrpcStatusCode,
+    message: &str,
+    headers: &[(&'static str, String)],
+) -> Result<(), Status> {
+    let metadata = headers.iter().map(|(n, v)| (*n, v.as_bytes())).collect();
+    hostcalls::send_grpc_response(code, Some(message), metadata)
+}
+
+/// Lets the current stream's request go on.
+pub fn resume() {
+    if hostcalls::resume_http_request().is_err() {
+        log(Level::Warn, "a request could not be resumed");
+    }
+}
+
+/// Makes `stream` the one that the next host calls act on. `false` where it is gone.
+pub fn enter(stream: StreamId) -> bool {
+    hostcalls::set_effective_context(stream.0).is_ok()
+}
+
+/// Starts a callout of the current context. Answers with Envoy's token for it.
+pub fn dispatch(request: &CallRequest) -> Result<u32, Failure> {
+    let headers = request
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    hostcalls::dispatch_http_call(&request.cluster, headers, None, Vec::new(), request.timeout)
+        .map_err(|status| match status {
+            Status::BadArgument => Failure::UnknownCluster,
+            _ => Failure::NotSent,
+        })
+}
+
+/// The status of the answer that just came, where there is one.
+pub fn answer_status() -> Option<u16> {
+    let status = fields(MapType::HttpCallResponseHeaders)
+        .into_iter()
+        .find(|field| field.name == ":status")?;
+    std::str::from_utf8(&status.value).ok()?.parse().ok()
+}
+
+/// The body of the answer that just came.
+pub fn answer_body(size: usize) -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+}
+
+/// The plugin's configuration. It is there while `on_configure` runs, and only then.
+pub fn configuration(size: usize) -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+}
+
+/// The host's clock.
+pub fn now() -> UnixTime {
+    let since_epoch = hostcalls::get_current_time()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .unwrap_or_default();
+    UnixTime::from_millis(crate::time::millis(since_epoch))
+}
+
+/// Sets how often `on_tick` comes.
+pub fn tick_every(period: Duration) {
+    if hostcalls::set_tick_period(period).is_err() {
+        log(Level::Warn, "the tick could not be set");
+    }
+}
+
+/// Registers a queue of this VM's own, which wakes its root context.
+pub fn register_queue(name: &str) -> Option<u32> {
+    hostcalls::register_shared_queue(name).ok()
+}
+
+/// Has `on_queue_ready` called in the root context.
+pub fn wake(queue: u32) {
+    if hostcalls::enqueue_shared_queue(queue, None).is_err() {
+        log(
+            Level::Warn,
+            "the root context could not be woken, its tick will do",
+        );
+    }
+}
+
+/// Takes one item from the queue; whether there was one.
+pub fn take_wake(queue: u32) -> bool {
+    matches!(hostcalls::dequeue_shared_queue(queue), Ok(Some(_)))
+}
+
+/// Writes a line to Envoy's log.
+pub fn log(level: Level, line: &str) {
+    let level = match level {
+        Level::Debug => LogLevel::Debug,
+        Level::Info => LogLevel::Info,
+        Level::Warn => LogLevel::Warn,
+    };
+    let _ = hostcalls::log(level, line);
+}
+
+/// Reports a config that is refused.
+pub fn log_error(line: &str) {
+    let _ = hostcalls::log(LogLevel::Error, line);
+}

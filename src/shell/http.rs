@@ -1,0 +1,95 @@
+//! The context of one request.
+
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, MapType};
+
+use super::host;
+use super::root::{Shared, flush_log};
+use crate::callout::StreamId;
+use crate::denial::Denial;
+use crate::headers::Stripped;
+use crate::worker::Disposition;
+
+/// One request, from its head to its end.
+pub struct Http {
+    stream: StreamId,
+    /// Absent where the plugin has no valid configuration; then nothing passes.
+    shared: Option<Rc<Shared>>,
+}
+
+impl Http {
+    /// A request that has just begun.
+    pub fn new(stream: StreamId, shared: Option<Rc<Shared>>) -> Self {
+        Self { stream, shared }
+    }
+
+    /// What the body and the trailers do: they wait as long as the head does. By default Envoy sees
+    /// to that itself, but not with `allow_on_headers_stop_iteration`, where a body that went on
+    /// would take the undecided head with it.
+    fn with_head(&self) -> Action {
+        let held = self
+            .shared
+            .as_ref()
+            .is_none_or(|shared| shared.worker.borrow().is_waiting(self.stream));
+        if held {
+            Action::Pause
+        } else {
+            Action::Continue
+        }
+    }
+}
+
+impl Context for Http {}
+
+impl HttpContext for Http {
+    fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        let Some(shared) = self.shared.clone() else {
+            return host::carry_out(Disposition::Deny(Denial::internal()));
+        };
+        let config = shared.worker.borrow().config();
+        let head = host::fields(MapType::HttpRequestHeaders);
+        let (strip, head) = Stripped::strip(head, &config.context.managed);
+        if !host::apply(MapType::HttpRequestHeaders, &strip) {
+            return host::carry_out(Disposition::Deny(Denial::internal()));
+        }
+        let now = host::now();
+        let disposition = shared
+            .worker
+            .borrow_mut()
+            .on_request(self.stream, &head, now);
+        flush_log(&shared);
+        if disposition == Disposition::Pause
+            && let Some(queue) = shared.queue
+        {
+            host::wake(queue);
+        }
+        host::carry_out(disposition)
+    }
+
+    fn on_http_request_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
+        self.with_head()
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        if let Some(shared) = &self.shared {
+            let config = shared.worker.borrow().config();
+            let trailers = host::fields(MapType::HttpRequestTrailers);
+            let removals: Vec<_> = config.context.managed.removals(&trailers).collect();
+            if !host::apply(MapType::HttpRequestTrailers, &removals) {
+                return host::carry_out(Disposition::Deny(Denial::internal()));
+            }
+        }
+        self.with_head()
+    }
+}
+
+impl Drop for Http {
+    /// Envoy has deleted the stream: nobody waits any more.
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.worker.borrow_mut().on_gone(self.stream);
+        }
+    }
+}

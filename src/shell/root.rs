@@ -1,0 +1,192 @@
+//! The root context: it owns the worker, makes its callouts, and lets held requests go on.
+//!
+//! A callout made by a stream dies with that stream, so streams make none. They wake the root, by a
+//! shared queue that only this VM knows the name of, and the root makes the call.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, ContextType};
+
+use super::host;
+use super::http::Http;
+use crate::callout::{Answer, CallId, Failure, StreamId};
+use crate::config::Config;
+use crate::log::Level;
+use crate::worker::{Disposition, Released, Worker};
+
+/// The first tick comes at once: callouts cannot be made before it, and keys are wanted early.
+const FIRST_TICK: Duration = Duration::from_millis(1);
+/// After that it serves deadlines and refreshes.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What the root and its streams share.
+pub struct Shared {
+    /// The core.
+    pub worker: RefCell<Worker>,
+    /// Wakes the root.
+    pub queue: Option<u32>,
+}
+
+/// The root context of one plugin configuration in one VM.
+pub struct Root {
+    context_id: u32,
+    shared: Option<Rc<Shared>>,
+    /// Envoy's tokens for the callouts under way, and how long an answer may be.
+    tokens: HashMap<u32, (CallId, usize)>,
+    ticking: bool,
+}
+
+impl Root {
+    /// A root that waits for its configuration.
+    pub fn new(context_id: u32) -> Self {
+        Self {
+            context_id,
+            shared: None,
+            tokens: HashMap::new(),
+            ticking: false,
+        }
+    }
+
+    /// Makes the calls that the worker wants, then carries out what became of its requests.
+    fn carry_out(&mut self, released: Vec<Released>) {
+        let Some(shared) = self.shared.clone() else {
+            return;
+        };
+        let mut released = released;
+        loop {
+            for (stream, disposition) in released.drain(..) {
+                carry_out(stream, disposition);
+            }
+            // Calls belong to the root, whichever stream was spoken for last.
+            if !host::enter(StreamId(self.context_id)) {
+                break;
+            }
+            let Some(call) = shared.worker.borrow_mut().next_call() else {
+                break;
+            };
+            match host::dispatch(&call.request) {
+                Ok(token) => {
+                    self.tokens.insert(token, (call.id, call.request.max_body));
+                }
+                Err(failure) => {
+                    let answer = Answer::Failed(failure);
+                    released = shared
+                        .worker
+                        .borrow_mut()
+                        .on_answer(call.id, &answer, host::now());
+                }
+            }
+        }
+        flush_log(&shared);
+    }
+}
+
+/// Does to a held request what was decided of it.
+fn carry_out(stream: StreamId, disposition: Disposition) {
+    if host::enter(stream) && host::carry_out(disposition) == Action::Continue {
+        host::resume();
+    }
+}
+
+/// Hands the worker's lines to Envoy's log.
+pub fn flush_log(shared: &Shared) {
+    let lines = shared.worker.borrow_mut().take_log();
+    for (level, line) in lines {
+        host::log(level, &line);
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _trailers: usize) {
+        let Some((call, max_body)) = self.tokens.remove(&token) else {
+            return;
+        };
+        let Some(shared) = self.shared.clone() else {
+            return;
+        };
+        // Envoy tells a broken connection by an answer without headers.
+        let status = if headers == 0 {
+            None
+        } else {
+            host::answer_status()
+        };
+        let answer = match status {
+            None => Answer::Failed(Failure::Broken),
+            Some(_) if body > max_body => Answer::Failed(Failure::TooLong),
+            Some(status) => Answer::Response {
+                status,
+                body: host::answer_body(body),
+            },
+        };
+        let released = shared
+            .worker
+            .borrow_mut()
+            .on_answer(call, &answer, host::now());
+        self.carry_out(released);
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        let env = |name: &str| std::env::var(name).ok();
+        let config = match Config::parse(&host::configuration(size), &env) {
+            Ok(config) => config,
+            Err(error) => {
+                host::log_error(&format!("meshgate {}: {error}", env!("CARGO_PKG_VERSION")));
+                return false;
+            }
+        };
+        host::log(
+            Level::Info,
+            &format!(
+                "meshgate {}: configured, mode=gateway",
+                env!("CARGO_PKG_VERSION")
+            ),
+        );
+        let mut seed = [0; 8];
+        let mut name = [0; 16];
+        // Without the host's randomness, queues of two VMs could share a name and steal each other's wakes.
+        if getrandom::fill(&mut seed).is_err() || getrandom::fill(&mut name).is_err() {
+            host::log_error("meshgate: the host gives no random numbers");
+            return false;
+        }
+        self.shared = Some(Rc::new(Shared {
+            worker: RefCell::new(Worker::new(config, u64::from_le_bytes(seed))),
+            queue: host::register_queue(&format!("meshgate.{:032x}", u128::from_le_bytes(name))),
+        }));
+        self.ticking = false;
+        host::tick_every(FIRST_TICK);
+        true
+    }
+
+    fn on_tick(&mut self) {
+        if !self.ticking {
+            self.ticking = true;
+            host::tick_every(TICK);
+        }
+        if let Some(shared) = self.shared.clone() {
+            let released = shared.worker.borrow_mut().on_tick(host::now());
+            self.carry_out(released);
+        }
+    }
+
+    fn on_queue_ready(&mut self, queue: u32) {
+        while host::take_wake(queue) {}
+        self.carry_out(Vec::new());
+    }
+
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Http::new(
+            StreamId(context_id),
+            self.shared.clone(),
+        )))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}

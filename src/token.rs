@@ -1,0 +1,168 @@
+//! Bearer text in, [`VerifiedToken`] out.
+
+pub mod algorithm;
+pub mod claims;
+pub mod compact;
+pub mod extract;
+
+use std::fmt;
+use std::rc::Rc;
+
+use crate::config::Provider;
+use crate::jwks::KeySet;
+use crate::time::UnixTime;
+use claims::Claims;
+use compact::CompactJws;
+
+/// Why a token is refused. Each is one `code` in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenError {
+    /// It cannot be read; the text says what is wrong and quotes nothing of it.
+    Malformed(&'static str),
+    /// Its `alg` is none that its key may be used with.
+    AlgorithmNotAllowed,
+    /// The issuer has no key that it names.
+    KeyUnknown,
+    /// No key of its issuer made its signature.
+    SignatureInvalid,
+    /// Its `iss` is no provider's.
+    IssuerUnknown,
+    /// It is not for us.
+    AudienceMismatch,
+    /// It was issued to another party.
+    AuthorizedPartyMismatch,
+    /// Its time is over.
+    Expired,
+    /// Its time has not come.
+    NotYetValid,
+    /// The request has another token too.
+    Ambiguous,
+}
+
+/// Which provider of the config, by its place there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProviderId(usize);
+
+/// A token whose issuer is one of ours. It waits for keys.
+#[derive(Debug)]
+pub struct UnverifiedToken {
+    /// The issuer's provider.
+    pub provider: ProviderId,
+    jws: CompactJws,
+}
+
+impl UnverifiedToken {
+    /// Reads `text` and finds its provider by `iss`; no other claim is believed for that.
+    ///
+    /// # Errors
+    /// Where it cannot be read, is too long, or is nobody's.
+    pub fn parse(
+        text: &[u8],
+        max_bytes: usize,
+        providers: &[Provider],
+    ) -> Result<Self, TokenError> {
+        if text.len() > max_bytes {
+            return Err(TokenError::Malformed(
+                "it is longer than `limits.max_token_bytes`",
+            ));
+        }
+        let jws = CompactJws::parse(text)?;
+        let (index, provider) = jws
+            .claims
+            .text("iss")
+            .and_then(|iss| providers.iter().enumerate().find(|(_, p)| p.issuer == iss))
+            .ok_or(TokenError::IssuerUnknown)?;
+        // RFC 8725 section 3.1: the algorithm comes from what the provider allows, not the token.
+        if !provider.algorithms.contains(&jws.algorithm) {
+            return Err(TokenError::AlgorithmNotAllowed);
+        }
+        Ok(Self {
+            provider: ProviderId(index),
+            jws,
+        })
+    }
+
+    /// Whether `keys` hold one that this token could be signed with.
+    ///
+    /// # Errors
+    /// [`TokenError::KeyUnknown`] where they do not.
+    pub fn check_key_known(&self, keys: &KeySet) -> Result<(), TokenError> {
+        keys.candidates(self.jws.algorithm, self.jws.kid.as_deref())
+            .next()
+            .map(|_| ())
+            .ok_or(TokenError::KeyUnknown)
+    }
+
+    /// Checks the signature, then the claims.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn verify(
+        self,
+        provider: &Provider,
+        keys: &KeySet,
+        now: UnixTime,
+    ) -> Result<VerifiedToken, TokenError> {
+        self.check_key_known(keys)?;
+        keys.candidates(self.jws.algorithm, self.jws.kid.as_deref())
+            .any(|key| {
+                key.made(
+                    self.jws.algorithm,
+                    &self.jws.signing_input,
+                    &self.jws.signature,
+                )
+            })
+            .then_some(())
+            .ok_or(TokenError::SignatureInvalid)?;
+        self.jws.claims.check(provider, now)?;
+        Ok(VerifiedToken {
+            claims: Rc::new(self.jws.claims),
+            provider: self.provider,
+        })
+    }
+}
+
+/// Proof that a token of `provider` was verified. [`UnverifiedToken::verify`] is its only origin.
+#[derive(Clone)]
+pub struct VerifiedToken {
+    claims: Rc<Claims>,
+    provider: ProviderId,
+}
+
+impl fmt::Debug for VerifiedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VerifiedToken")
+    }
+}
+
+impl VerifiedToken {
+    /// What it says.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// Who issued it.
+    #[must_use]
+    pub fn provider(&self) -> ProviderId {
+        self.provider
+    }
+}
+
+impl ProviderId {
+    /// Every provider of a config with `count` of them.
+    pub fn all(count: usize) -> impl Iterator<Item = Self> {
+        (0..count).map(Self)
+    }
+
+    /// What `of` holds for this provider.
+    #[must_use]
+    pub fn pick<T>(self, of: &[T]) -> Option<&T> {
+        of.get(self.0)
+    }
+
+    /// As [`Self::pick`], to be changed.
+    pub fn pick_mut<T>(self, of: &mut [T]) -> Option<&mut T> {
+        of.get_mut(self.0)
+    }
+}

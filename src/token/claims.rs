@@ -1,0 +1,157 @@
+//! The claims of a token and the one policy they are held to (RFC 7519 section 4.1).
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::TokenError;
+use crate::config::Provider;
+use crate::time::{UnixTime, millis};
+
+/// Milliseconds since the epoch, as a claim says them: before 1970 too, and fractions of a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct NumericDate(i128);
+
+impl NumericDate {
+    fn of(value: &Value) -> Option<Self> {
+        /// A year that no calendar reaches; what lies beyond it is as good as never.
+        const NEVER: f64 = 1e15;
+        let Value::Number(number) = value else {
+            return None;
+        };
+        match number.as_i64() {
+            Some(secs) => Some(Self(i128::from(secs) * 1_000)),
+            None => {
+                let millis = number.as_f64()?.clamp(-NEVER, NEVER) * 1_000.0;
+                format!("{millis:.0}").parse().ok().map(Self)
+            }
+        }
+    }
+
+    fn plus(self, span: Duration) -> i128 {
+        self.0.saturating_add(i128::from(millis(span)))
+    }
+
+    fn minus(self, span: Duration) -> i128 {
+        self.0.saturating_sub(i128::from(millis(span)))
+    }
+}
+
+/// The payload of a token whose registered claims have the right types.
+pub struct Claims {
+    members: Map<String, Value>,
+    expiry: Option<NumericDate>,
+    not_before: Option<NumericDate>,
+    issued_at: Option<NumericDate>,
+}
+
+impl Claims {
+    /// Reads the registered claims.
+    ///
+    /// # Errors
+    /// [`TokenError::Malformed`] where one has the wrong type.
+    pub fn new(members: Map<String, Value>) -> Result<Self, TokenError> {
+        let date = |name: &str, why| match members.get(name) {
+            None => Ok(None),
+            Some(value) => NumericDate::of(value)
+                .map(Some)
+                .ok_or(TokenError::Malformed(why)),
+        };
+        Ok(Self {
+            expiry: date("exp", "its `exp` is not a number")?,
+            not_before: date("nbf", "its `nbf` is not a number")?,
+            issued_at: date("iat", "its `iat` is not a number")?,
+            members,
+        })
+    }
+
+    /// All claims.
+    #[must_use]
+    pub fn members(&self) -> &Map<String, Value> {
+        &self.members
+    }
+
+    /// The claim `name`, where it is a text.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.members.get(name).and_then(Value::as_str)
+    }
+
+    /// Holds the claims to `provider`'s terms. `iss` chose the provider, so it fits already.
+    ///
+    /// # Errors
+    /// The first term that is not met.
+    pub fn check(&self, provider: &Provider, now: UnixTime) -> Result<(), TokenError> {
+        self.check_audience(provider)?;
+        self.check_authorized_party(provider)?;
+        self.check_time(provider, now)
+    }
+
+    /// The times again, for a token that was verified earlier.
+    ///
+    /// # Errors
+    /// [`TokenError::Expired`] or [`TokenError::NotYetValid`].
+    pub fn check_time(&self, provider: &Provider, now: UnixTime) -> Result<(), TokenError> {
+        let skew = provider.clock_skew;
+        let now = i128::from(now.as_millis());
+        match self.expiry {
+            // RFC 7519 section 4.1.4: the current date/time MUST be before the expiration
+            // date/time; a small leeway is allowed for.
+            Some(expiry) if now >= expiry.plus(skew) => return Err(TokenError::Expired),
+            Some(_) => {}
+            None if provider.require_expiration => {
+                return Err(TokenError::Malformed("it has no `exp`"));
+            }
+            None => {}
+        }
+        // RFC 7519 section 4.1.5: the current date/time MUST be after or equal to the not-before
+        // date/time. The same goes here for `iat`: what is issued in the future is a forgery or a
+        // broken clock.
+        let future = |date: Option<NumericDate>| date.is_some_and(|date| now < date.minus(skew));
+        if future(self.not_before) || future(self.issued_at) {
+            return Err(TokenError::NotYetValid);
+        }
+        Ok(())
+    }
+
+    fn check_audience(&self, provider: &Provider) -> Result<(), TokenError> {
+        let Some(audiences) = &provider.audiences else {
+            return Ok(());
+        };
+        // RFC 7519 section 4.1.3: a single string, or an array of them.
+        let ours = |value: &Value| {
+            value
+                .as_str()
+                .is_some_and(|text| audiences.iter().any(|ours| ours == text))
+        };
+        let named = match self.members.get("aud") {
+            Some(Value::Array(items)) => {
+                if !items.iter().all(Value::is_string) {
+                    return Err(TokenError::Malformed(
+                        "its `aud` has an item that is not a string",
+                    ));
+                }
+                items.iter().any(ours)
+            }
+            Some(text @ Value::String(_)) => ours(text),
+            Some(_) => {
+                return Err(TokenError::Malformed(
+                    "its `aud` is neither a string nor an array",
+                ));
+            }
+            None => false,
+        };
+        named.then_some(()).ok_or(TokenError::AudienceMismatch)
+    }
+
+    fn check_authorized_party(&self, provider: &Provider) -> Result<(), TokenError> {
+        match (&provider.authorized_parties, self.members.get("azp")) {
+            (None, _) | (Some(_), None) => Ok(()),
+            (Some(parties), Some(azp)) => azp
+                .as_str()
+                .is_some_and(|azp| parties.iter().any(|party| party == azp))
+                .then_some(())
+                .ok_or(TokenError::AuthorizedPartyMismatch),
+        }
+    }
+}

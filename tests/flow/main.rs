@@ -1,0 +1,17 @@
+//! Whole requests through the core, on virtual time: no Envoy, no clock, no sleeping.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod bounds;
+mod context;
+mod keys;
+mod support;
+mod tokens;
+mod users;

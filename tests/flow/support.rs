@@ -1,0 +1,248 @@
+//! A worker whose callouts a test answers and whose clock a test sets.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use meshgate::callout::{Answer, CallId, Dispatch, Failure, StreamId};
+use meshgate::config::Config;
+use meshgate::denial::Code;
+use meshgate::headers::{Edit, Field, Stripped};
+use meshgate::time::UnixTime;
+use meshgate::worker::{Disposition, Released, Worker};
+use p256::ecdsa::signature::Signer;
+use p256::ecdsa::{Signature, SigningKey};
+use serde_json::{Value, json};
+
+/// 2026-01-01T00:00:00Z.
+pub const START: u64 = 1_767_225_600;
+
+/// A key that signs ES256.
+pub struct Key {
+    pub kid: &'static str,
+    signing: SigningKey,
+}
+
+impl Key {
+    pub fn new(kid: &'static str) -> Self {
+        // Any scalar is a key; one made of the name needs no randomness.
+        let mut scalar = [7; 32];
+        scalar[..kid.len()].copy_from_slice(kid.as_bytes());
+        Self {
+            kid,
+            signing: SigningKey::from_slice(&scalar).unwrap(),
+        }
+    }
+
+    pub fn jwk(&self) -> Value {
+        let point = self.signing.verifying_key().to_sec1_point(false);
+        let coordinate =
+            |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(&point.as_bytes()[range]);
+        json!({"kty": "EC", "crv": "P-256", "kid": self.kid, "use": "sig", "alg": "ES256",
+               "x": coordinate(1..33), "y": coordinate(33..65)})
+    }
+
+    pub fn sign(&self, header: &[u8], payload: &[u8]) -> String {
+        let input = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(payload)
+        );
+        let signature: Signature = self.signing.sign(input.as_bytes());
+        format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes()))
+    }
+
+    pub fn token(&self, claims: &Value) -> String {
+        let header = json!({"alg": "ES256", "typ": "JWT", "kid": self.kid});
+        self.sign(header.to_string().as_bytes(), claims.to_string().as_bytes())
+    }
+}
+
+pub fn jwks(keys: &[&Key]) -> Vec<u8> {
+    let keys: Vec<Value> = keys.iter().map(|key| key.jwk()).collect();
+    json!({ "keys": keys }).to_string().into_bytes()
+}
+
+/// The claims of the seed's token.
+pub fn claims() -> Value {
+    json!({
+        "sub": "user_2abc", "clerkId": "user_2abc", "iat": START, "exp": START + 3600,
+        "iss": "youtube-clone-auth", "aud": "youtube-clone-api",
+    })
+}
+
+/// The seed's record of that user.
+pub fn record() -> Value {
+    json!({"id": "u-1001", "clerkId": "user_2abc", "role": "USER", "channelId": "ch-2001"})
+}
+
+pub fn config() -> Value {
+    json!({
+        "mode": "gateway",
+        "providers": {"clerk": {
+            "issuer": "youtube-clone-auth",
+            "audiences": ["youtube-clone-api"],
+            "remote_jwks": {"uri": "https://clerk.example/jwks", "cluster": "clerk"},
+        }},
+        "user": {
+            "source": "lookup",
+            "key": ["clerkId", "sub"],
+            "lookup": {"cluster": "users", "authority": "users.internal",
+                       "path": "/internal/users/by-clerk-id/{key}"},
+        },
+        "rules": [
+            {"match": {"path": "/healthz"}, "require": "anonymous"},
+            {"match": {"path_prefix": "/public"}, "require": "optional"},
+            {"match": {"path_prefix": "/admin"}, "require": "user", "roles": ["ADMIN"]},
+            {"match": {"path_prefix": "/upload"}, "require": "user", "permissions": ["video:create"]},
+            {"match": {"path_prefix": "/raw"}, "require": "user", "forward_token": true},
+        ],
+    })
+}
+
+/// One worker and the world around it.
+pub struct Flow {
+    pub worker: Worker,
+    pub now: UnixTime,
+    pub key: Key,
+    streams: u32,
+}
+
+impl Flow {
+    pub fn new() -> Self {
+        Self::with(&config())
+    }
+
+    pub fn with(config: &Value) -> Self {
+        let config = Config::parse(config.to_string().as_bytes(), &|_| None)
+            .unwrap_or_else(|error| panic!("{error}"));
+        Self {
+            worker: Worker::new(config, 1),
+            now: UnixTime::from_secs(START),
+            key: Key::new("k1"),
+            streams: 0,
+        }
+    }
+
+    /// With the issuer's keys there already.
+    pub fn ready() -> Self {
+        Self::new().with_keys()
+    }
+
+    pub fn with_keys(mut self) -> Self {
+        self.tick();
+        let call = self.call();
+        assert_eq!(call.request.cluster, "clerk");
+        let released = self.answer(call.id, 200, &jwks(&[&self.key]));
+        assert!(released.is_empty());
+        self
+    }
+
+    pub fn advance(&mut self, span: Duration) {
+        self.now = self.now.after(span);
+    }
+
+    pub fn tick(&mut self) -> Vec<Released> {
+        self.worker.on_tick(self.now)
+    }
+
+    pub fn token(&self) -> String {
+        self.key.token(&claims())
+    }
+
+    /// A request as Envoy would hand it over, stripped as the shell would strip it.
+    pub fn send(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &[u8])],
+    ) -> (StreamId, Vec<Edit>, Disposition) {
+        let mut fields = vec![(":method", &b"GET"[..]), (":path", path.as_bytes())];
+        fields.extend_from_slice(headers);
+        let fields = fields
+            .into_iter()
+            .map(|(name, value)| Field {
+                name: name.to_ascii_lowercase(),
+                value: value.to_vec(),
+            })
+            .collect();
+        let (strip, head) = Stripped::strip(fields, &self.worker.config().context.managed);
+        self.streams += 1;
+        let stream = StreamId(self.streams);
+        let disposition = self.worker.on_request(stream, &head, self.now);
+        (stream, strip, disposition)
+    }
+
+    pub fn get(&mut self, path: &str, token: &str) -> (StreamId, Disposition) {
+        let value = format!("Bearer {token}");
+        let (stream, _, disposition) = self.send(path, &[("authorization", value.as_bytes())]);
+        (stream, disposition)
+    }
+
+    /// The one call that is to be made now.
+    #[track_caller]
+    pub fn call(&mut self) -> Dispatch {
+        let call = self.worker.next_call().expect("a call was to be made");
+        assert!(self.worker.next_call().is_none(), "one call was to be made");
+        call
+    }
+
+    #[track_caller]
+    pub fn no_call(&mut self) {
+        assert!(self.worker.next_call().is_none(), "no call was to be made");
+    }
+
+    pub fn answer(&mut self, id: CallId, status: u16, body: &[u8]) -> Vec<Released> {
+        let body = body.to_vec();
+        self.worker
+            .on_answer(id, &Answer::Response { status, body }, self.now)
+    }
+
+    pub fn fail(&mut self, id: CallId, failure: Failure) -> Vec<Released> {
+        self.worker
+            .on_answer(id, &Answer::Failed(failure), self.now)
+    }
+
+    /// Sends a request with this token and answers the lookup, if there is one, with `record`.
+    pub fn whole(&mut self, path: &str, token: &str, record: &Value) -> Disposition {
+        let (stream, disposition) = self.get(path, token);
+        if disposition != Disposition::Pause {
+            return disposition;
+        }
+        let call = self.call();
+        let released = self.answer(call.id, 200, record.to_string().as_bytes());
+        only(released, stream)
+    }
+}
+
+/// The disposition of the one request that was released.
+#[track_caller]
+pub fn only(mut released: Vec<Released>, stream: StreamId) -> Disposition {
+    assert_eq!(released.len(), 1, "{released:?}");
+    let (released, disposition) = released.remove(0);
+    assert_eq!(released, stream);
+    disposition
+}
+
+#[track_caller]
+pub fn denied(disposition: &Disposition) -> Code {
+    match disposition {
+        Disposition::Deny(denial) => denial.code,
+        Disposition::Forward(_) | Disposition::Pause => panic!("not denied: {disposition:?}"),
+    }
+}
+
+#[track_caller]
+pub fn forwarded(disposition: Disposition) -> Vec<Edit> {
+    match disposition {
+        Disposition::Forward(edits) => edits,
+        Disposition::Deny(_) | Disposition::Pause => panic!("not forwarded: {disposition:?}"),
+    }
+}
+
+pub fn set(name: &str, value: &str) -> Edit {
+    Edit::Set(name.to_owned(), value.to_owned())
+}
+
+pub fn removed(name: &str) -> Edit {
+    Edit::Remove(name.to_owned())
+}

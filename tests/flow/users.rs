@@ -1,0 +1,281 @@
+//! The user lookup: asked once, shared, remembered as long as promised, and never in place of an answer.
+
+use std::time::Duration;
+
+use meshgate::callout::Failure;
+use meshgate::denial::Code;
+use meshgate::worker::Disposition;
+use serde_json::json;
+
+use crate::support::{Flow, claims, config, denied, forwarded, only, record, set};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn the_lookup_names_the_user_by_the_first_key_claim_there_is() {
+    for (claims, path) in [
+        (claims(), "/internal/users/by-clerk-id/user_2abc"),
+        (
+            json!({"sub": "a/../b?c", "exp": 4e9, "iss": "youtube-clone-auth", "aud": "youtube-clone-api"}),
+            "/internal/users/by-clerk-id/a%2F..%2Fb%3Fc",
+        ),
+    ] {
+        let mut flow = Flow::ready();
+        let token = flow.key.token(&claims);
+        let (_, disposition) = flow.get("/x", &token);
+        assert_eq!(disposition, Disposition::Pause);
+        let call = flow.call();
+        assert_eq!(call.request.cluster, "users");
+        assert_eq!(call.request.timeout, Duration::from_millis(300));
+        let header = |name: &str| {
+            call.request
+                .headers
+                .iter()
+                .find(|(n, _)| n == name)
+                .map(|(_, v)| v.as_str())
+        };
+        assert_eq!(header(":path"), Some(path));
+        assert_eq!(header(":authority"), Some("users.internal"));
+    }
+    let mut flow = Flow::ready();
+    let token = flow
+        .key
+        .token(&json!({"exp": 4e9, "iss": "youtube-clone-auth", "aud": "youtube-clone-api"}));
+    let (_, disposition) = flow.get("/x", &token);
+    assert_eq!(denied(&disposition), Code::TokenMalformed);
+}
+
+#[test]
+fn secrets_of_the_call_come_from_the_environment() {
+    let mut config = config();
+    config["user"]["lookup"]["headers"] = json!({"authorization": "Bearer ${env:USERS_API_KEY}"});
+    let text = config.to_string();
+    let env = |name: &str| (name == "USERS_API_KEY").then(|| "k-123".to_owned());
+    let parsed = meshgate::config::Config::parse(text.as_bytes(), &env).unwrap();
+    assert!(!format!("{parsed:?}").contains("k-123"));
+    let mut flow = Flow::new();
+    flow.worker = meshgate::worker::Worker::new(parsed, 1);
+    let mut flow = flow.with_keys();
+    let token = flow.token();
+    let _ = flow.get("/x", &token);
+    let call = flow.call();
+    let sent = ("authorization".to_owned(), "Bearer k-123".to_owned());
+    assert!(call.request.headers.contains(&sent));
+}
+
+#[test]
+fn requests_of_one_user_share_one_lookup_though_the_first_hangs_up() {
+    let mut flow = Flow::ready();
+    let token = flow.token();
+    let streams: Vec<_> = (0..200)
+        .map(|_| {
+            let (stream, disposition) = flow.get("/x", &token);
+            assert_eq!(disposition, Disposition::Pause);
+            stream
+        })
+        .collect();
+    let call = flow.call();
+    flow.worker.on_gone(streams[0]);
+    let released = flow.answer(call.id, 200, record().to_string().as_bytes());
+    let served: Vec<_> = released
+        .into_iter()
+        .map(|(stream, disposition)| {
+            assert!(forwarded(disposition).contains(&set("x-user-id", "u-1001")));
+            stream
+        })
+        .collect();
+    assert_eq!(served, streams[1..]);
+    flow.no_call();
+}
+
+#[test]
+fn a_record_is_remembered_for_its_ttl() {
+    let mut flow = Flow::ready();
+    let token = flow.token();
+    forwarded(flow.whole("/x", &token, &record()));
+    flow.advance(300 * SECOND - Duration::from_millis(1));
+    let (_, disposition) = flow.get("/x", &token);
+    forwarded(disposition);
+    flow.advance(Duration::from_millis(1));
+    let (_, disposition) = flow.get("/x", &token);
+    assert_eq!(disposition, Disposition::Pause);
+    flow.call();
+}
+
+#[test]
+fn an_unknown_user_is_403_and_remembered_for_the_negative_ttl() {
+    for status in [404, 410] {
+        let mut flow = Flow::ready();
+        let token = flow.token();
+        let (stream, _) = flow.get("/x", &token);
+        let call = flow.call();
+        let released = flow.answer(call.id, status, b"{}");
+        assert_eq!(denied(&only(released, stream)), Code::UserUnknown);
+        flow.advance(10 * SECOND - Duration::from_millis(1));
+        let (_, disposition) = flow.get("/x", &token);
+        assert_eq!(denied(&disposition), Code::UserUnknown);
+        flow.no_call();
+        flow.advance(Duration::from_millis(1));
+        forwarded(flow.whole("/x", &token, &record()));
+    }
+}
+
+#[test]
+fn a_lookup_that_tells_nothing_is_503_and_not_remembered() {
+    for (status, body) in [
+        (500, &b""[..]),
+        (502, b""),
+        (503, b""),
+        (504, b"upstream request timeout"),
+        (401, b"{}"),
+        (403, b"{}"),
+        (302, b""),
+        (204, b""),
+        (201, br#"{"id":"u-1","role":"USER"}"#),
+        (200, b"garbage"),
+        (200, b"\xff\xfe\x00"),
+        (200, b"null"),
+        (200, b"[]"),
+        (200, br#"{"id":"u-1","id":"u-2","role":"USER"}"#),
+        (200, br#"{"id":"u-1""#),
+    ] {
+        let mut flow = Flow::ready();
+        let token = flow.token();
+        let (stream, _) = flow.get("/x", &token);
+        let call = flow.call();
+        let released = flow.answer(call.id, status, body);
+        assert_eq!(
+            denied(&only(released, stream)),
+            Code::UserLookupUnavailable,
+            "{status} {body:?}"
+        );
+        forwarded(flow.whole("/x", &token, &record()));
+    }
+    for failure in [
+        Failure::UnknownCluster,
+        Failure::NotSent,
+        Failure::Broken,
+        Failure::TimedOut,
+        Failure::TooLong,
+    ] {
+        let mut flow = Flow::ready();
+        let token = flow.token();
+        let (stream, _) = flow.get("/x", &token);
+        let call = flow.call();
+        let released = flow.fail(call.id, failure);
+        assert_eq!(denied(&only(released, stream)), Code::UserLookupUnavailable);
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_a_context_is_refused() {
+    for (record, code) in [
+        (json!({}), Code::UserLookupUnavailable),
+        (json!({"id": "u-1"}), Code::UserLookupUnavailable),
+        (
+            json!({"id": null, "role": "USER"}),
+            Code::UserLookupUnavailable,
+        ),
+        (
+            json!({"id": "", "role": "USER"}),
+            Code::UserLookupUnavailable,
+        ),
+        (
+            json!({"id": {"a": 1}, "role": "USER"}),
+            Code::UserLookupUnavailable,
+        ),
+        (
+            json!({"id": "u-1\r\nx-user-role: ADMIN", "role": "USER"}),
+            Code::UserLookupUnavailable,
+        ),
+        (
+            json!({"id": "u-1", "role": "US\u{0}ER"}),
+            Code::UserLookupUnavailable,
+        ),
+        (
+            json!({"id": "u-1", "role": "USER", "channelId": "é"}),
+            Code::UserLookupUnavailable,
+        ),
+        (
+            json!({"id": "u-1", "role": ["USER"]}),
+            Code::UserLookupUnavailable,
+        ),
+    ] {
+        let mut flow = Flow::ready();
+        let token = flow.token();
+        let disposition = flow.whole("/x", &token, &record);
+        assert_eq!(denied(&disposition), code, "{record}");
+    }
+    let mut flow = Flow::ready();
+    let mut bad = claims();
+    bad["clerkId"] = json!("user\nx");
+    let token = flow.key.token(&bad);
+    let disposition = flow.whole("/x", &token, &record());
+    assert_eq!(denied(&disposition), Code::TokenMalformed);
+}
+
+#[test]
+fn a_user_who_is_not_active_is_403() {
+    let mut config = config();
+    config["user"]["active"] = json!({"field": "/status", "equals": "ACTIVE"});
+    for (status, code) in [
+        (json!("ACTIVE"), None),
+        (json!("BANNED"), Some(Code::UserDisabled)),
+        (json!(null), Some(Code::UserDisabled)),
+    ] {
+        let mut flow = Flow::with(&config).with_keys();
+        let token = flow.token();
+        let mut record = record();
+        record["status"] = status;
+        let disposition = flow.whole("/x", &token, &record);
+        match code {
+            None => drop(forwarded(disposition)),
+            Some(code) => assert_eq!(denied(&disposition), code),
+        }
+    }
+}
+
+#[test]
+fn claims_can_be_the_record() {
+    let mut config = config();
+    config["user"] = json!({"source": "claims"});
+    config["context"] = json!({"headers": {
+        "x-user-id": {"claim": "/sub", "required": true},
+        "x-user-role": {"user": "/role"},
+    }});
+    let mut flow = Flow::with(&config).with_keys();
+    let mut claims = claims();
+    claims["role"] = json!("ADMIN");
+    let token = flow.key.token(&claims);
+    let (_, disposition) = flow.get("/admin", &token);
+    let edits = forwarded(disposition);
+    assert!(edits.contains(&set("x-user-id", "user_2abc")));
+    assert!(edits.contains(&set("x-user-role", "ADMIN")));
+    flow.no_call();
+}
+
+#[test]
+fn one_name_at_two_issuers_is_two_users() {
+    let mut config = config();
+    let mut other = config["providers"]["clerk"].clone();
+    other["issuer"] = json!("other-auth");
+    config["providers"]["other"] = other;
+    let mut flow = Flow::with(&config);
+    flow.tick();
+    let keys = crate::support::jwks(&[&flow.key]);
+    while let Some(call) = flow.worker.next_call() {
+        flow.answer(call.id, 200, &keys);
+    }
+    let token = flow.token();
+    forwarded(flow.whole("/x", &token, &record()));
+    let mut theirs = claims();
+    theirs["iss"] = json!("other-auth");
+    let token = flow.key.token(&theirs);
+    let (_, disposition) = flow.get("/x", &token);
+    assert_eq!(
+        disposition,
+        Disposition::Pause,
+        "the first user's record is not theirs"
+    );
+    flow.call();
+}

