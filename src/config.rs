@@ -3,6 +3,7 @@
 //! Three steps, each of which goes on after a problem, so that one run reports them all:
 //! the text is JSON ([`crate::json`]), it has the right shape ([`raw`]), its words make sense (here).
 
+mod encoding;
 pub mod names;
 mod raw;
 mod read;

@@ -13,8 +13,7 @@ use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 
 use super::names::{self, BadName};
-use super::{Config, ConfigError, Environment, Problem, raw};
-use crate::json;
+use super::{Config, ConfigError, Environment, Problem, encoding, raw};
 
 /// Most problems reported in one go. A config with more has the wrong file in its place.
 const MAX_PROBLEMS: usize = 50;
@@ -50,10 +49,10 @@ fn json_object(text: &[u8], at: &At<'_>) -> Option<Value> {
             "is empty, write at least `mode`, `providers` and `user` (in Envoy under `configuration`, in Istio under `pluginConfig`)",
         );
     }
-    match json::parse(text) {
+    match encoding::decode(text) {
         Ok(value @ Value::Object(_)) => Some(value),
         Ok(_) => at.problem("is not a JSON object"),
-        Err(error) => at.problem(format!("is not JSON: {error}")),
+        Err(error) => at.problem(format!("is neither JSON nor a protobuf Struct: {error}")),
     }
 }
 

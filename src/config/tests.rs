@@ -128,8 +128,8 @@ fn what_is_no_config_at_all_is_said_so() {
     for (text, message) in [
         (&b""[..], "is empty"),
         (b"  \n", "is empty"),
-        (b"mode: gateway", "is not JSON"),
-        (b"\xff", "is not JSON"),
+        (b"mode: gateway", "is neither JSON nor"),
+        (b"\xff", "is neither JSON nor"),
         (b"[]", "is not a JSON object"),
         (
             b"{\"mode\":\"gateway\",\"mode\":\"gateway\"}",

@@ -1,0 +1,19 @@
+//! The built module in a real Envoy, with everything around it real too. What a test claims, it
+//! asserts at the upstream or at the service that was asked, not in the filter.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod answers;
+mod config;
+mod context;
+mod hostile;
+mod keys;
+mod lookup;
+mod support;
