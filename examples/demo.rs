@@ -1,15 +1,14 @@
 //! `cargo demo`: a gateway with everything around it, on this machine.
 //!
-//! Starts an issuer, a users service (SQLite), an upstream and a real Envoy with the module that this
-//! workspace builds and `envoy/gateway.yaml`, each on a free port. Then it sends what clients and attackers
-//! send, and shows what the client got and what the upstream saw. Every cell is observed and checked: where
-//! one is not as it should be, the demo says so and exits with status 1.
+//! Starts an issuer, a users service (SQLite), an upstream, and a real Envoy with `envoy/gateway.yaml` and the
+//! module built from this workspace, each on a free port. Then it sends what clients and attackers send, and
+//! shows what each got and what the upstream saw. Every cell is observed, and checked: where one is not as it
+//! should be, the demo names it and exits with status 1.
 //!
-//! It stays up for your own requests until Ctrl-C, which ends everything. `cargo demo -- --once` ends after
-//! the table; so does a run without a terminal where `CI` is set.
+//! It stays up for requests of your own until Ctrl-C, which ends everything. `cargo demo -- --once` ends after
+//! the table, and so does a run in CI (`CI` is set, and stdin is no terminal).
 
-use std::env;
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::io::{IsTerminal, stdin, stdout};
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -18,39 +17,37 @@ use std::time::Duration;
 
 use harness::client::{Request, Response};
 use harness::idp::{Idp, Key, now, seed_claims};
-use harness::module;
 use harness::server::Seen;
 use harness::testbed::Testbed;
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = env::args().skip(1).collect();
-    let in_ci = env::var_os("CI").is_some() && !stdin().is_terminal();
-    let once = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let in_ci = std::env::var_os("CI").is_some() && !stdin().is_terminal();
+    let once = match arguments.as_slice() {
         [] => in_ci,
-        ["--once"] => true,
+        [flag] if flag == "--once" => true,
         _ => {
             eprintln!("usage: cargo demo [-- --once]");
             return ExitCode::from(2);
         }
     };
 
-    eprintln!("Building the module and starting Envoy ...");
-    module::build_visibly();
+    eprintln!("building the module ...");
+    harness::module::build_visibly();
+    eprintln!("starting the issuer, the users service, the upstream and Envoy ...");
     let bed = Testbed::gateway().start();
     let tokens = Tokens::issue(&bed.idp);
-
     let differences = scenario(&bed, &tokens);
     bed.no_traps();
     if !differences.is_empty() {
-        for difference in differences {
-            println!("{}", Style::Bad.paint(difference));
-        }
+        eprintln!("{}", Style::Bad.paint(differences.join("\n")));
         return ExitCode::FAILURE;
     }
     if once {
         return ExitCode::SUCCESS;
     }
-    print_invitation(&bed, &tokens);
+
+    invite(&bed, &tokens);
     while bed.envoy.exit_status().is_none() {
         sleep(Duration::from_secs(1));
     }
@@ -58,185 +55,115 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The users that the harness's users service has, and what the upstream is to see of each.
+/// The context headers of `envoy/gateway.yaml`.
+const CONTEXT: [&str; 4] = ["x-user-id", "x-user-clerk-id", "x-user-role", "x-user-channel-id"];
+/// The users that the users service starts with, and their context.
 const USER: &str = "user_2abc";
 const USER_CONTEXT: [&str; 4] = ["u-1001", USER, "USER", "ch-2001"];
 const ADMIN: &str = "user_2adm";
 const ADMIN_CONTEXT: [&str; 4] = ["u-1002", ADMIN, "ADMIN", NONE];
-/// A user that it does not have.
-const STRANGER: &str = "user_2xyz";
-
-/// What a client would send to be somebody else. Many frameworks take `_` for `-`.
-const FORGED: &[(&str, &str)] = &[
-    ("X-User-Id", "u-1002"),
-    ("x_user_id", "u-1002"),
-    ("x-user-role", "ADMIN"),
-];
-
-/// The headers of `envoy/gateway.yaml`, in the order of the arrays above.
-const CONTEXT: [&str; 4] = [
-    "x-user-id",
-    "x-user-clerk-id",
-    "x-user-role",
-    "x-user-channel-id",
-];
-
 /// Stands where there is nothing.
 const NONE: &str = "-";
 
+/// What a client sends to pass for the admin. Many frameworks read `_` as `-`.
+const FORGED: [(&str, &str); 3] =
+    [("X-User-Id", "u-1002"), ("x_user_id", "u-1002"), ("x-user-role", "ADMIN")];
+
+struct Token {
+    kind: &'static str,
+    text: String,
+}
+
 struct Tokens {
-    user: String,
-    admin: String,
-    stranger: String,
-    expired: String,
-    other_key: String,
-    altered: String,
+    user: Token,
+    admin: Token,
+    stranger: Token,
+    expired: Token,
+    other_key: Token,
+    altered: Token,
 }
 
 impl Tokens {
-    /// ES256 throughout: half the length of RS256, which is good for pasting.
+    /// ES256, whose tokens are half as long as those of RS256: they are to be pasted.
     fn issue(idp: &Idp) -> Tokens {
+        let token = |kind, text| Token { kind, text };
         let key = idp.key("es-1");
-        let of = |clerk_id| key.token(&seed_claims(clerk_id));
+        let [user, admin, stranger] =
+            [USER, ADMIN, "user_2xyz"].map(|id| key.token(&seed_claims(id)));
         let mut past = seed_claims(USER);
         past["iat"] = (now() - 7200).into();
         past["exp"] = (now() - 3600).into();
-        let (user, admin) = (of(USER), of(ADMIN));
+        let namesake = Key::es256(key.kid());
         Tokens {
-            stranger: of(STRANGER),
-            expired: key.token(&past),
-            other_key: Key::es256(key.kid()).token(&seed_claims(USER)),
-            altered: with_claims_of(&user, &admin),
-            user,
-            admin,
+            expired: token("expired, user_2abc", key.token(&past)),
+            other_key: token("signed by another key", namesake.token(&seed_claims(USER))),
+            altered: token("altered, claims user_2adm", altered(&user, &admin)),
+            user: token("valid, user_2abc", user),
+            admin: token("valid, user_2adm", admin),
+            stranger: token("valid, user_2xyz", stranger),
         }
     }
 }
 
-/// `token`, saying what `other` says, under the signature it had.
-fn with_claims_of(token: &str, other: &str) -> String {
-    token
-        .split('.')
-        .zip(other.split('.'))
-        .enumerate()
-        .map(|(part, (own, others))| if part == 1 { others } else { own })
-        .collect::<Vec<_>>()
-        .join(".")
+/// `token` with the claims of `other`, under the signature it had.
+fn altered(token: &str, other: &str) -> String {
+    let parts = token.split('.').zip(other.split('.')).enumerate();
+    let chosen = parts.map(|(at, (own, others))| if at == 1 { others } else { own });
+    chosen.collect::<Vec<_>>().join(".")
 }
 
-/// Sends every row's request and prints the table. Returns what was not as expected.
+/// Sends every request of the table, prints it, and returns what was not as expected.
 fn scenario(bed: &Testbed, tokens: &Tokens) -> Vec<String> {
     let mut table = Table::begin(bed);
-    let get = || Row::new("GET", "/api/videos/1");
-    let post = || Row::new("POST", "/api/videos");
-    let valid = || get().token("valid, of user_2abc", &tokens.user);
-    let admin = || get().token("valid, of user_2adm", &tokens.admin);
-
-    table.row("1", valid(), passes(USER_CONTEXT).lookups(1));
-    table.row("2", valid().forged(FORGED), passes(USER_CONTEXT));
-    table.row("3", get().forged(FORGED), passes([NONE; 4]));
-    table.row("4", post(), denied(401, "token_missing"));
-    let expired = post().token("expired, of user_2abc", &tokens.expired);
-    table.row("5", expired, denied(401, "token_expired"));
-    let other_key = post().token("signed with another key", &tokens.other_key);
-    table.row("6a", other_key, denied(401, "signature_invalid"));
-    let altered = post().token("altered to say user_2adm", &tokens.altered);
-    table.row("6b", altered, denied(401, "signature_invalid"));
-    let stranger = post().token("valid, of user_2xyz", &tokens.stranger);
-    table.row("7", stranger, denied(403, "user_unknown").lookups(1));
+    let (read, write) = (["GET", "/api/videos/1"], ["POST", "/api/videos"]);
+    let Tokens { user, admin, .. } = tokens;
+    table.row(read, Some(user), &[], passed(USER_CONTEXT).lookups(1));
+    table.row(read, Some(user), &FORGED, passed(USER_CONTEXT));
+    table.row(read, None, &FORGED, passed([NONE; 4]));
+    table.row(write, None, &[], denied(401, "token_missing"));
+    for (token, code) in [
+        (&tokens.expired, "token_expired"),
+        (&tokens.other_key, "signature_invalid"),
+        (&tokens.altered, "signature_invalid"),
+    ] {
+        table.row(write, Some(token), &[], denied(401, code));
+    }
+    let unknown = denied(403, "user_unknown").lookups(1);
+    table.row(write, Some(&tokens.stranger), &[], unknown);
 
     bed.users.shut();
-    let down = |row: Row| row.note("users service down");
+    table.event("the users service goes down");
     let unavailable = denied(503, "user_lookup_unavailable");
-    let retry_after = table.row("8a", down(admin()), unavailable.retry_after());
-    table.row("8b", down(valid()), passes(USER_CONTEXT));
+    let retry_after = table.row(read, Some(admin), &[], unavailable);
+    table.row(read, Some(user), &[], passed(USER_CONTEXT));
 
     bed.users.reopen();
     sleep(Duration::from_secs(retry_after.unwrap_or_default()));
-    let back = admin().note("users service back");
-    table.row("9a", back, passes(ADMIN_CONTEXT).lookups(1));
-    table.row("9b", admin(), passes(ADMIN_CONTEXT));
+    table.event("the users service is back, and the time of retry-after is over");
+    table.row(read, Some(admin), &[], passed(ADMIN_CONTEXT).lookups(1));
+    table.row(write, Some(admin), &[], passed(ADMIN_CONTEXT));
     table.end()
-}
-
-/// What the client sends.
-struct Row<'a> {
-    note: Option<&'static str>,
-    method: &'static str,
-    path: &'static str,
-    token: Option<(&'static str, &'a str)>,
-    forged: &'static [(&'static str, &'static str)],
-}
-
-impl<'a> Row<'a> {
-    fn new(method: &'static str, path: &'static str) -> Row<'a> {
-        Row {
-            note: None,
-            method,
-            path,
-            token: None,
-            forged: &[],
-        }
-    }
-
-    fn token(mut self, kind: &'static str, token: &'a str) -> Row<'a> {
-        self.token = Some((kind, token));
-        self
-    }
-
-    fn forged(mut self, headers: &'static [(&'static str, &'static str)]) -> Row<'a> {
-        self.forged = headers;
-        self
-    }
-
-    fn note(mut self, note: &'static str) -> Row<'a> {
-        self.note = Some(note);
-        self
-    }
-
-    fn request(&self, bed: &Testbed) -> Request {
-        let request = bed.get(self.path).method(self.method);
-        let request = self.forged.iter().fold(request, |request, (name, value)| {
-            request.header(name, value)
-        });
-        match self.token {
-            Some((_, token)) => request.bearer(token),
-            None => request,
-        }
-    }
-
-    fn cell(&self) -> Cell {
-        let kind = self.token.map_or("none", |(kind, _)| kind);
-        let note = self.note.map(|note| (Style::Note, format!("({note})")));
-        let mut cell: Cell = note.into_iter().collect();
-        cell.push((Style::Strong, format!("{} {}", self.method, self.path)));
-        cell.push((Style::Plain, format!("token: {kind}")));
-        for (name, value) in self.forged {
-            cell.push((Style::Bad, format!("forged {name}: {value}")));
-        }
-        cell
-    }
 }
 
 /// What came of a request, or should have.
 struct Outcome {
     status: u16,
     code: Option<String>,
-    /// In seconds.
+    /// In seconds. Expected ones stand for any number.
     retry_after: Option<u64>,
-    /// The context that the upstream saw, a line a header; `None` where the request did not get there.
+    /// The context that the upstream saw, a line for each header; `None` if the request did not get there.
     context: Option<Vec<String>>,
-    /// Requests that the users service got.
+    /// How many requests the users service got.
     lookups: usize,
 }
 
-fn passes(values: [&str; 4]) -> Outcome {
-    let line = |(name, value)| format!("{name}: {value}");
+fn passed(values: [&str; 4]) -> Outcome {
+    let lines = CONTEXT.into_iter().zip(values);
     Outcome {
         status: 200,
         code: None,
         retry_after: None,
-        context: Some(CONTEXT.into_iter().zip(values).map(line).collect()),
+        context: Some(lines.map(|(name, value)| line(name, value)).collect()),
         lookups: 0,
     }
 }
@@ -245,123 +172,93 @@ fn denied(status: u16, code: &str) -> Outcome {
     Outcome {
         status,
         code: Some(code.into()),
-        retry_after: None,
+        retry_after: (status == 503).then_some(1),
         context: None,
         lookups: 0,
     }
 }
 
 impl Outcome {
-    fn lookups(mut self, lookups: usize) -> Outcome {
-        self.lookups = lookups;
-        self
-    }
-
-    /// Any number of seconds will do.
-    fn retry_after(mut self) -> Outcome {
-        self.retry_after = Some(1);
-        self
+    fn lookups(self, lookups: usize) -> Outcome {
+        Outcome { lookups, ..self }
     }
 
     fn observe(bed: &Testbed, request: &Request) -> Outcome {
         let lookups_before = bed.users.requests();
         let response = request.send();
-        let retry_after = response.header("retry-after").map(<[u8]>::to_vec);
+        let retry_after = response.header("retry-after").map(String::from_utf8_lossy);
         Outcome {
             status: response.status,
             code: code(&response),
-            retry_after: retry_after.and_then(|text| String::from_utf8(text).ok()?.parse().ok()),
+            retry_after: retry_after.and_then(|seconds| seconds.parse().ok()),
             context: bed.upstream.take().last().map(context),
             lookups: bed.users.requests() - lookups_before,
         }
     }
 
+    fn differences(&self, expected: &Outcome) -> Vec<String> {
+        let any = |seconds: Option<u64>| seconds.map(|_| "some");
+        let (retry_after, expected_retry) = (any(self.retry_after), any(expected.retry_after));
+        let all = [
+            difference("status", &self.status, &expected.status),
+            difference("code", &self.code, &expected.code),
+            difference("retry-after", &retry_after, &expected_retry),
+            difference("the upstream saw", &self.context, &expected.context),
+            difference("lookups", &self.lookups, &expected.lookups),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
     fn answer_cell(&self) -> Cell {
-        let style = if self.status == 200 {
-            Style::Good
-        } else {
-            Style::Note
-        };
+        let style = if self.code.is_none() { Style::Good } else { Style::Odd };
         let mut cell = vec![(style, self.status.to_string())];
-        cell.extend(self.code.clone().map(|code| (style, code)));
-        let retry_after = self.retry_after.map(|secs| format!("retry-after: {secs}"));
+        cell.extend(self.code.iter().map(|code| (style, code.clone())));
+        let retry_after = self.retry_after.map(|seconds| line("retry-after", seconds));
         cell.extend(retry_after.map(|line| (Style::Plain, line)));
         cell
     }
 
     fn upstream_cell(&self) -> Cell {
-        match &self.context {
-            None => vec![(Style::Faint, format!("{NONE} (not reached)"))],
-            Some(lines) => lines
-                .iter()
-                .map(|line| (faint_if_none(line), line.clone()))
-                .collect(),
-        }
-    }
-
-    /// What is not as `expected`.
-    fn differences(&self, expected: &Outcome) -> Vec<String> {
-        let has = |seconds: Option<u64>| seconds.map(|_| "there");
-        [
-            differs("the status", &self.status, &expected.status),
-            differs("the code", &self.code, &expected.code),
-            differs(
-                "Retry-After",
-                &has(self.retry_after),
-                &has(expected.retry_after),
-            ),
-            differs(
-                "the context at the upstream",
-                &self.context,
-                &expected.context,
-            ),
-            differs("the number of lookups", &self.lookups, &expected.lookups),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let Some(lines) = &self.context else {
+            return vec![(Style::Faint, format!("{NONE} (not reached)"))];
+        };
+        let style = |line: &str| if line.ends_with(": -") { Style::Faint } else { Style::Plain };
+        lines.iter().map(|line| (style(line), line.clone())).collect()
     }
 }
 
-fn differs<T: PartialEq + std::fmt::Debug>(what: &str, seen: &T, expected: &T) -> Option<String> {
-    (seen != expected).then(|| format!("{what} is {seen:?}, and should be {expected:?}"))
+fn difference<T: PartialEq + Debug>(what: &str, seen: &T, expected: &T) -> Option<String> {
+    (seen != expected).then(|| format!("{what}: {seen:?}, expected {expected:?}"))
 }
 
-/// The `code` of a refusal. The upstream answers with JSON, too, but has none in it.
+/// The `code` of a refusal. The upstream's answer is JSON, too, but has none.
 fn code(response: &Response) -> Option<String> {
     let body: serde_json::Value = serde_json::from_slice(&response.body).ok()?;
-    Some(body.get("code")?.as_str()?.to_owned())
+    Some(body.get("code")?.as_str()?.into())
 }
 
-/// The four headers as the upstream saw them, then whatever else might pass for one.
+/// The context headers, all values of each, and then whatever else might pass for one.
 fn context(seen: &Seen) -> Vec<String> {
-    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-    let mut lines = Vec::new();
-    for name in CONTEXT {
-        let values: Vec<_> = seen.headers_named(name).into_iter().map(text).collect();
-        let value = if values.is_empty() {
-            NONE.to_owned()
-        } else {
-            values.join(", ")
-        };
-        lines.push(format!("{name}: {value}"));
-    }
+    let text = |values: Vec<&[u8]>| String::from_utf8_lossy(&values.join(&b", "[..])).into_owned();
+    let named = CONTEXT.map(|name| match text(seen.headers_named(name)) {
+        value if value.is_empty() => line(name, NONE),
+        value => line(name, value),
+    });
     let alike = |name: &str| name.replace('_', "-").starts_with("x-user-");
-    let mut others = seen.headers.clone();
-    others.retain(|(name, _)| alike(name) && !CONTEXT.contains(&name.as_str()));
-    lines.extend(
-        others
-            .iter()
-            .map(|(name, value)| format!("{name}: {}", text(value))),
-    );
-    lines
+    let others = seen.headers.iter().filter(|(name, _)| alike(name) && !CONTEXT.contains(&&**name));
+    let others = others.map(|(name, value)| line(name, text(vec![value])));
+    named.into_iter().chain(others).collect()
 }
 
-/// Lines of a table's cell.
+fn line(name: &str, value: impl Display) -> String {
+    format!("{name}: {value}")
+}
+
+/// The lines of a cell.
 type Cell = Vec<(Style, String)>;
 
-/// 100 columns with the spaces between.
-const WIDTHS: [usize; 5] = [3, 32, 23, 27, 7];
+/// With two spaces between the columns, 100 in all.
+const WIDTHS: [usize; 5] = [2, 33, 23, 27, 7];
 
 struct Table<'a> {
     bed: &'a Testbed,
@@ -371,51 +268,158 @@ struct Table<'a> {
 
 impl<'a> Table<'a> {
     fn begin(bed: &'a Testbed) -> Table<'a> {
-        let titles = [
-            "",
-            "the client sent",
-            "and got",
-            "the upstream saw",
-            "lookups",
-        ];
+        let titles = ["", "the client sent", "and got", "the upstream saw", "lookups"];
         println!();
-        print_cells(titles.map(|title| vec![(Style::Strong, title.into())]));
-        print_rule();
-        Table {
-            bed,
-            rows: 0,
-            differences: Vec::new(),
-        }
+        print_row(titles.map(|title| vec![(Style::Strong, title.into())]));
+        Table { bed, rows: 0, differences: Vec::new() }
     }
 
-    /// Sends the request and prints what came of it. Returns after how many seconds to come again.
-    fn row(&mut self, name: &str, row: Row<'_>, expected: Outcome) -> Option<u64> {
-        let outcome = Outcome::observe(self.bed, &row.request(self.bed));
-        let differences = outcome.differences(&expected);
-        print_cells([
-            vec![(Style::Faint, name.into())],
-            row.cell(),
+    /// Sends a request and prints the row. Returns the seconds of `Retry-After`.
+    fn row(
+        &mut self,
+        [method, path]: [&str; 2],
+        token: Option<&Token>,
+        forged: &[(&str, &str)],
+        expected: Outcome,
+    ) -> Option<u64> {
+        let mut request = self.bed.get(path).method(method);
+        let kind = token.map_or("none", |token| token.kind);
+        let mut sent =
+            vec![(Style::Strong, format!("{method} {path}")), (Style::Plain, line("token", kind))];
+        if let Some(token) = token {
+            request = request.bearer(&token.text);
+        }
+        for (name, value) in forged {
+            request = request.header(name, value);
+            sent.push((Style::Odd, format!("forged {name}: {value}")));
+        }
+        let outcome = Outcome::observe(self.bed, &request);
+
+        self.rows += 1;
+        let row = self.rows;
+        print_row([
+            vec![(Style::Plain, format!("{row:>2}"))],
+            sent,
             outcome.answer_cell(),
             outcome.upstream_cell(),
             vec![(Style::Plain, format!("{:>7}", outcome.lookups))],
         ]);
-        print_rule();
-        self.rows += 1;
-        let named = differences
-            .iter()
-            .map(|difference| format!("row {name}: {difference}"));
-        self.differences.extend(named);
+        let differences = outcome.differences(&expected);
+        self.differences
+            .extend(differences.into_iter().map(|it| format!("row {row} is wrong: {it}")));
         outcome.retry_after
     }
 
+    fn event(&self, what: &str) {
+        println!("{}", Style::Strong.paint(format!("--- {what}")));
+    }
+
     fn end(self) -> Vec<String> {
-        let Table {
-            bed,
-            rows,
-            differences,
-        } = self;
-        let (lookups, fetches) = (bed.users.requests(), bed.idp.requests());
-        println!("{rows} requests, {lookups} user lookups, {fetches} fetch of the issuer's keys.");
-        differences
+        let (lookups, fetches) = (self.bed.users.requests(), self.bed.idp.requests());
+        println!(
+            "In all: {} requests, {lookups} lookups, {fetches} fetch(es) of the issuer's keys.",
+            self.rows
+        );
+        self.differences
+    }
+}
+
+/// Prints a row and a line below it.
+fn print_row(cells: [Cell; 5]) {
+    let cells = cells.into_iter().zip(WIDTHS);
+    let columns: Vec<_> = cells.map(|(cell, width)| (wrapped(&cell, width), width)).collect();
+    let height = columns.iter().map(|(cell, _)| cell.len()).max().unwrap_or_default();
+    for at in 0..height {
+        let parts = columns.iter().map(|(cell, width)| match cell.get(at) {
+            Some((style, text)) => style.paint(format!("{text:<width$}")),
+            None => " ".repeat(*width),
+        });
+        println!("{}", parts.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    println!("{}", Style::Faint.paint(WIDTHS.map(|width| "-".repeat(width)).join("--")));
+}
+
+fn wrapped(cell: &Cell, width: usize) -> Cell {
+    let lines = cell.iter().flat_map(|(style, text)| {
+        let pieces = chunks(text, width);
+        pieces.into_iter().map(|piece| (*style, piece))
+    });
+    lines.collect()
+}
+
+/// `text` in pieces of `width` characters.
+fn chunks(text: &str, width: usize) -> Vec<String> {
+    let characters: Vec<char> = text.chars().collect();
+    characters.chunks(width).map(|piece| piece.iter().collect()).collect()
+}
+
+/// Says what can be done with what runs. Every line can be pasted into a shell.
+fn invite(bed: &Testbed, tokens: &Tokens) {
+    let (gateway, admin) = (bed.envoy.address(), bed.envoy.admin_address());
+    println!(
+        "\n# It stays up for an hour's worth of tokens. They belong to this run's own issuer, so nothing"
+    );
+    println!(
+        "# else accepts them. Where a request gets through, the answer shows all the upstream saw."
+    );
+    let curl = |what: &str, options: &str, path: &str, token: Option<&Token>| {
+        println!("\n{}", Style::Strong.paint(format!("# {what}")));
+        print!("curl -i {options}http://{gateway}{path}");
+        match token {
+            // Within double quotes, a shell drops a backslash and the end of the line.
+            Some(token) => println!(
+                " -H \"Authorization: Bearer \\\n{}\"",
+                chunks(&token.text, 99).join("\\\n")
+            ),
+            None => println!(),
+        }
+    };
+    curl(
+        "The user, with a forged role:",
+        "-H 'x-user-role: ADMIN' ",
+        "/api/videos/1",
+        Some(&tokens.user),
+    );
+    curl("The admin:", "-X POST ", "/api/videos", Some(&tokens.admin));
+    curl(
+        "The user, with a token that expired an hour ago:",
+        "",
+        "/api/videos/1",
+        Some(&tokens.expired),
+    );
+    curl("Nobody, where a user is required:", "-X POST ", "/api/videos", None);
+    println!("\n# Gateway:         http://{gateway}");
+    println!("# Envoy's admin:   http://{admin}");
+    println!("# Its statistics:  http://{admin}/stats");
+    println!("# Ctrl-C ends everything.");
+}
+
+#[derive(Clone, Copy)]
+enum Style {
+    Plain,
+    Strong,
+    Faint,
+    Good,
+    /// Refused, or forged.
+    Odd,
+    Bad,
+}
+
+impl Style {
+    /// In colour on a terminal, unless <https://no-color.org> is asked for.
+    fn paint(self, text: impl Display) -> String {
+        static COLOURS: LazyLock<bool> = LazyLock::new(|| {
+            let declined = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            stdout().is_terminal() && !declined
+        });
+        let code = match self {
+            Style::Plain => 0,
+            Style::Strong => 1,
+            Style::Faint => 2,
+            Style::Good => 32,
+            Style::Odd => 33,
+            Style::Bad => 31,
+        };
+        if *COLOURS && code != 0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }
 }

@@ -18,11 +18,7 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
     /// An empty map for at most `capacity` entries (at least two).
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self {
-            young: HashMap::new(),
-            old: HashMap::new(),
-            generation: (capacity / 2).max(1),
-        }
+        Self { young: HashMap::new(), old: HashMap::new(), generation: (capacity / 2).max(1) }
     }
 
     /// The entry of `key`, which thereby counts as used.

@@ -45,12 +45,7 @@ pub struct CallRequest {
 impl fmt::Debug for CallRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Its path names a user and its headers may hold keys.
-        write!(
-            f,
-            "CallRequest({}, {} headers)",
-            self.cluster,
-            self.headers.len()
-        )
+        write!(f, "CallRequest({}, {} headers)", self.cluster, self.headers.len())
     }
 }
 
@@ -74,10 +69,7 @@ impl CallRequest {
                 header(":authority", authority.as_str()),
                 (":path".to_owned(), path),
                 header("accept", "application/json"),
-                header(
-                    "user-agent",
-                    concat!("meshgate/", env!("CARGO_PKG_VERSION")),
-                ),
+                header("user-agent", concat!("meshgate/", env!("CARGO_PKG_VERSION"))),
             ],
             timeout,
             max_body,
@@ -89,8 +81,7 @@ impl CallRequest {
     pub fn with_headers(mut self, headers: &[(HeaderName, Secret)]) -> Self {
         for (name, value) in headers {
             self.headers.retain(|(own, _)| own != name.as_str());
-            self.headers
-                .push((name.as_str().to_owned(), value.reveal().to_owned()));
+            self.headers.push((name.as_str().to_owned(), value.reveal().to_owned()));
         }
         self
     }
@@ -232,7 +223,7 @@ impl Calls {
     }
 
     /// The next call to make.
-    pub fn next(&mut self) -> Option<Dispatch> {
+    pub fn next_dispatch(&mut self) -> Option<Dispatch> {
         while let Some(dispatch) = self.outbox.pop_front() {
             if self.keys.contains_key(&dispatch.id) {
                 return Some(dispatch);
@@ -251,10 +242,6 @@ impl Calls {
     /// The calls that should have ended by now.
     #[must_use]
     pub fn overdue(&self, now: UnixTime) -> Vec<CallId> {
-        self.under_way
-            .values()
-            .filter(|call| call.ends <= now)
-            .map(|call| call.id)
-            .collect()
+        self.under_way.values().filter(|call| call.ends <= now).map(|call| call.id).collect()
     }
 }

@@ -46,13 +46,7 @@ impl UserContext {
     /// The context of a request without a user: every header unset.
     #[must_use]
     pub fn nobody(config: &Context) -> Self {
-        Self(
-            config
-                .headers
-                .iter()
-                .map(|header| (header.name.clone(), None))
-                .collect(),
-        )
+        Self(config.headers.iter().map(|header| (header.name.clone(), None)).collect())
     }
 
     /// Each context header and its value, if it has one.
@@ -118,11 +112,9 @@ fn scalar_text(value: &Value) -> Result<String, NoText> {
 pub fn texts(members: &Map<String, Value>, name: &str) -> Vec<String> {
     match members.get(name) {
         Some(Value::String(text)) => vec![text.clone()],
-        Some(Value::Array(items)) => items
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect(),
+        Some(Value::Array(items)) => {
+            items.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        }
         Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => {
             Vec::new()
         }

@@ -72,108 +72,29 @@ impl Code {
         Self::InternalError,
     ];
 
+    #[rustfmt::skip] // a table
     const fn row(self) -> Row {
         use Challenge::{InsufficientScope, InvalidToken, NoToken, None, TryLater};
         match self {
-            Self::TokenMissing => Row(
-                "token_missing",
-                401,
-                NoToken,
-                "this path requires a bearer token",
-            ),
-            Self::TokenMalformed => Row(
-                "token_malformed",
-                401,
-                InvalidToken,
-                "the token cannot be read",
-            ),
-            Self::AlgorithmNotAllowed => Row(
-                "algorithm_not_allowed",
-                401,
-                InvalidToken,
-                "the token's algorithm is not accepted",
-            ),
-            Self::KeyUnknown => Row(
-                "key_unknown",
-                401,
-                InvalidToken,
-                "the token names a key that its issuer does not publish",
-            ),
-            Self::SignatureInvalid => Row(
-                "signature_invalid",
-                401,
-                InvalidToken,
-                "the token's signature is not valid",
-            ),
-            Self::IssuerUnknown => Row(
-                "issuer_unknown",
-                401,
-                InvalidToken,
-                "the token's issuer is not accepted",
-            ),
-            Self::AudienceMismatch => Row(
-                "audience_mismatch",
-                401,
-                InvalidToken,
-                "the token is meant for another audience",
-            ),
-            Self::AuthorizedPartyMismatch => Row(
-                "authorized_party_mismatch",
-                401,
-                InvalidToken,
-                "the token was issued to a party that is not accepted",
-            ),
+            Self::TokenMissing => Row("token_missing", 401, NoToken, "this path requires a bearer token"),
+            Self::TokenMalformed => Row("token_malformed", 401, InvalidToken, "the token cannot be read"),
+            Self::AlgorithmNotAllowed => Row("algorithm_not_allowed", 401, InvalidToken, "the token's algorithm is not accepted"),
+            Self::KeyUnknown => Row("key_unknown", 401, InvalidToken, "the token names a key that its issuer does not publish"),
+            Self::SignatureInvalid => Row("signature_invalid", 401, InvalidToken, "the token's signature is not valid"),
+            Self::IssuerUnknown => Row("issuer_unknown", 401, InvalidToken, "the token's issuer is not accepted"),
+            Self::AudienceMismatch => Row("audience_mismatch", 401, InvalidToken, "the token is meant for another audience"),
+            Self::AuthorizedPartyMismatch => Row("authorized_party_mismatch", 401, InvalidToken, "the token was issued to a party that is not accepted"),
             Self::TokenExpired => Row("token_expired", 401, InvalidToken, "the token has expired"),
-            Self::TokenNotYetValid => Row(
-                "token_not_yet_valid",
-                401,
-                InvalidToken,
-                "the token is not valid yet",
-            ),
-            Self::TokenAmbiguous => Row(
-                "token_ambiguous",
-                401,
-                InvalidToken,
-                "the request has two different tokens",
-            ),
-            Self::UserUnknown => Row(
-                "user_unknown",
-                403,
-                None,
-                "the token is valid, but its user is not known",
-            ),
+            Self::TokenNotYetValid => Row("token_not_yet_valid", 401, InvalidToken, "the token is not valid yet"),
+            Self::TokenAmbiguous => Row("token_ambiguous", 401, InvalidToken, "the request has two different tokens"),
+            Self::UserUnknown => Row("user_unknown", 403, None, "the token is valid, but its user is not known"),
             Self::UserDisabled => Row("user_disabled", 403, None, "the user is not active"),
-            Self::RoleRequired => Row(
-                "role_required",
-                403,
-                None,
-                "the user does not have a role that this path requires",
-            ),
-            Self::PermissionRequired => Row(
-                "permission_required",
-                403,
-                InsufficientScope,
-                "the user does not have a permission that this path requires",
-            ),
-            Self::KeysUnavailable => Row(
-                "keys_unavailable",
-                503,
-                TryLater,
-                "the issuer's keys cannot be fetched at present",
-            ),
-            Self::UserLookupUnavailable => Row(
-                "user_lookup_unavailable",
-                503,
-                TryLater,
-                "the user cannot be looked up at present",
-            ),
-            Self::InternalError => Row(
-                "internal_error",
-                500,
-                None,
-                "the request could not be processed",
-            ),
+            Self::RoleRequired => Row("role_required", 403, None, "the user does not have a role that this path requires"),
+            Self::PermissionRequired => Row("permission_required", 403, InsufficientScope, "the user does not have a permission that this path requires"),
+            Self::KeysUnavailable => Row("keys_unavailable", 503, TryLater, "the issuer's keys cannot be fetched at present"),
+            Self::UserLookupUnavailable => Row("user_lookup_unavailable", 503, TryLater, "the user cannot be looked up at present"),
             Self::Overloaded => Row("overloaded", 503, TryLater, "too many requests are waiting"),
+            Self::InternalError => Row("internal_error", 500, None, "the request could not be processed"),
         }
     }
 
@@ -241,12 +162,7 @@ impl Denial {
     /// The end of a request of which nothing is known.
     #[must_use]
     pub fn internal() -> Self {
-        Self {
-            code: Code::InternalError,
-            detail: None,
-            request_id: String::new(),
-            grpc: false,
-        }
+        Self { code: Code::InternalError, detail: None, request_id: String::new(), grpc: false }
     }
 
     /// The answer: problem details (RFC 9457), or for gRPC a status of 16 (unauthenticated),
@@ -262,16 +178,13 @@ impl Denial {
         match challenge {
             Challenge::None => {}
             Challenge::NoToken => {
-                headers.push(("www-authenticate", "Bearer realm=\"meshgate\"".to_owned()))
+                headers.push(("www-authenticate", "Bearer realm=\"meshgate\"".to_owned()));
             }
             Challenge::InvalidToken => {
-                headers.push(("www-authenticate", bearer("invalid_token", explanation)))
+                headers.push(("www-authenticate", bearer("invalid_token", explanation)));
             }
             Challenge::InsufficientScope => {
-                headers.push((
-                    "www-authenticate",
-                    bearer("insufficient_scope", explanation),
-                ));
+                headers.push(("www-authenticate", bearer("insufficient_scope", explanation)));
             }
             Challenge::TryLater => headers.push(("retry-after", RETRY_AFTER_SECS.to_owned())),
         }
@@ -340,12 +253,7 @@ mod tests {
     use serde_json::Value;
 
     fn denial(code: Code, grpc: bool) -> Denial {
-        Denial {
-            code,
-            detail: None,
-            request_id: "r-1".to_owned(),
-            grpc,
-        }
+        Denial { code, detail: None, request_id: "r-1".to_owned(), grpc }
     }
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
@@ -371,25 +279,14 @@ mod tests {
                 500 => assert_eq!(code, Code::InternalError),
                 other => panic!("{} has status {other}", code.name()),
             }
-            assert!(
-                challenge
-                    .unwrap_or_default()
-                    .chars()
-                    .filter(|c| *c == '"')
-                    .count()
-                    % 2
-                    == 0
-            );
+            assert!(challenge.unwrap_or_default().chars().filter(|c| *c == '"').count() % 2 == 0);
         }
     }
 
     #[test]
     fn a_missing_token_is_challenged_without_an_error_code() {
         let reply = denial(Code::TokenMissing, false).reply();
-        assert_eq!(
-            header(&reply, "www-authenticate"),
-            Some("Bearer realm=\"meshgate\"")
-        );
+        assert_eq!(header(&reply, "www-authenticate"), Some("Bearer realm=\"meshgate\""));
     }
 
     #[test]

@@ -47,13 +47,7 @@ impl ManagedHeaders {
 
     /// The names of `configured` and those that are always managed.
     pub fn new<'a>(configured: impl Iterator<Item = &'a HeaderName>) -> Self {
-        Self(
-            configured
-                .map(HeaderName::as_str)
-                .chain(Self::ALWAYS)
-                .map(canonical)
-                .collect(),
-        )
+        Self(configured.map(HeaderName::as_str).chain(Self::ALWAYS).map(canonical).collect())
     }
 
     /// Whether a client may not send `name`.
@@ -76,13 +70,7 @@ impl ManagedHeaders {
 /// with every other sign too.
 fn canonical(name: &str) -> String {
     name.chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() {
-                c.to_ascii_lowercase()
-            } else {
-                '-'
-            }
-        })
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
         .collect()
 }
 
@@ -97,10 +85,7 @@ impl Stripped {
     #[must_use]
     pub fn strip(head: Vec<Field>, managed: &ManagedHeaders) -> (Vec<Edit>, Self) {
         let edits = managed.removals(&head).collect();
-        let rest = head
-            .into_iter()
-            .filter(|field| !managed.covers(&field.name))
-            .collect();
+        let rest = head.into_iter().filter(|field| !managed.covers(&field.name)).collect();
         (edits, Self(rest))
     }
 
@@ -112,9 +97,7 @@ impl Stripped {
     /// The value of the first field called `name`.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        self.fields()
-            .find(|field| field.name == name)
-            .map(|field| field.value.as_slice())
+        self.fields().find(|field| field.name == name).map(|field| field.value.as_slice())
     }
 }
 
@@ -135,10 +118,7 @@ mod tests {
     use super::*;
 
     fn field(name: &str) -> Field {
-        Field {
-            name: name.to_ascii_lowercase(),
-            value: b"forged".to_vec(),
-        }
+        Field { name: name.to_ascii_lowercase(), value: b"forged".to_vec() }
     }
 
     #[test]
@@ -160,24 +140,11 @@ mod tests {
             "X-Tenant",
             "x_tenant",
         ];
-        let honest = [
-            "authorization",
-            "x-user",
-            "x-user-ids",
-            "xuserid",
-            ":path",
-            "",
-        ];
-        let head = forged
-            .iter()
-            .chain(&honest)
-            .map(|name| field(name))
-            .collect();
+        let honest = ["authorization", "x-user", "x-user-ids", "xuserid", ":path", ""];
+        let head = forged.iter().chain(&honest).map(|name| field(name)).collect();
         let (edits, rest) = Stripped::strip(head, &managed);
-        let removed: Vec<Edit> = forged
-            .iter()
-            .map(|name| Edit::Remove(name.to_ascii_lowercase()))
-            .collect();
+        let removed: Vec<Edit> =
+            forged.iter().map(|name| Edit::Remove(name.to_ascii_lowercase())).collect();
         assert_eq!(edits, removed);
         let left: Vec<&str> = rest.fields().map(|field| field.name.as_str()).collect();
         assert_eq!(left, honest);

@@ -64,9 +64,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("a number out of range"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number out of range"))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
@@ -106,17 +104,14 @@ mod tests {
     #[test]
     fn values_of_every_kind_are_read() {
         let text = br#"{"a":null,"b":[true,-1,1.5,18446744073709551615],"c":{"d":"\u00e9"}}"#;
-        let expected = json!({"a":null,"b":[true,-1,1.5,18446744073709551615u64],"c":{"d":"é"}});
+        let expected =
+            json!({"a":null,"b":[true,-1,1.5,18_446_744_073_709_551_615_u64],"c":{"d":"é"}});
         assert_eq!(parse(text).unwrap(), expected);
     }
 
     #[test]
     fn duplicates_are_refused_at_every_depth() {
-        for text in [
-            r#"{"a":1,"a":2}"#,
-            r#"{"x":{"a":1,"a":1}}"#,
-            r#"[{"a":1,"\u0061":2}]"#,
-        ] {
+        for text in [r#"{"a":1,"a":2}"#, r#"{"x":{"a":1,"a":1}}"#, r#"[{"a":1,"\u0061":2}]"#] {
             let error = parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains("two members of one name"), "{text}: {error}");
         }
@@ -125,14 +120,7 @@ mod tests {
     #[test]
     fn garbage_trailing_text_and_deep_nesting_are_errors() {
         let deep = "[".repeat(100_000);
-        for text in [
-            &b"\xff\xfe"[..],
-            b"",
-            b"{",
-            b"{} {}",
-            b"nan",
-            deep.as_bytes(),
-        ] {
+        for text in [&b"\xff\xfe"[..], b"", b"{", b"{} {}", b"nan", deep.as_bytes()] {
             assert!(parse(text).is_err());
         }
         assert!(parse_object(b"[]").is_err());

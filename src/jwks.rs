@@ -69,18 +69,12 @@ impl KeySet {
         let Some(Value::Array(jwks)) = document.get("keys") else {
             return Err(JwksError::NotAJwks);
         };
-        let keys: Vec<Key> = jwks
-            .iter()
-            .filter_map(Value::as_object)
-            .filter_map(Key::parse)
-            .collect();
+        let keys: Vec<Key> =
+            jwks.iter().filter_map(Value::as_object).filter_map(Key::parse).collect();
         if keys.is_empty() {
             return Err(JwksError::NoUsableKey);
         }
-        Ok(Self {
-            skipped: jwks.len().saturating_sub(keys.len()),
-            keys,
-        })
+        Ok(Self { skipped: jwks.len().saturating_sub(keys.len()), keys })
     }
 
     /// How many keys there are.
@@ -114,7 +108,7 @@ impl KeySet {
 }
 
 enum Material {
-    Rsa(RS256PublicKey),
+    Rsa(Box<RS256PublicKey>),
     P256(ES256PublicKey),
 }
 
@@ -149,7 +143,7 @@ impl Key {
                 // `jwt-simple` refuses a modulus under 2048 or over 4096 bits, and any exponent
                 // but 65537.
                 let key = RS256PublicKey::from_components(&bytes("n")?, &bytes("e")?).ok()?;
-                (Algorithm::Rs256, Material::Rsa(key))
+                (Algorithm::Rs256, Material::Rsa(Box::new(key)))
             }
             ("EC", Some("P-256")) => {
                 // RFC 7518 section 6.2.1.2: the length of a coordinate is that of the curve.
@@ -167,11 +161,7 @@ impl Key {
         if jwk.get("alg").is_some_and(|alg| alg != algorithm.name()) {
             return None;
         }
-        Some(Self {
-            kid,
-            algorithm,
-            material,
-        })
+        Some(Self { kid, algorithm, material })
     }
 
     /// Whether this key made `signature` over `input` with `algorithm`.

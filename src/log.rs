@@ -52,19 +52,12 @@ impl Log {
             Some(warned) => warned.left_out,
             None => 0,
         };
-        self.warned.insert(
-            dependency.to_owned(),
-            Warned {
-                at: now,
-                left_out: 0,
-            },
-        );
+        self.warned.insert(dependency.to_owned(), Warned { at: now, left_out: 0 });
         let more = match left_out {
             0 => String::new(),
             count => format!(" (and {count} times since the last warning)"),
         };
-        self.lines
-            .push((Level::Warn, format!("{dependency}: {line}{more}")));
+        self.lines.push((Level::Warn, format!("{dependency}: {line}{more}")));
     }
 
     /// Takes the lines.
@@ -88,11 +81,7 @@ mod tests {
         let lines: Vec<String> = log.take().into_iter().map(|(_, line)| line).collect();
         assert_eq!(
             lines,
-            [
-                "users: down",
-                "users: down (and 2 times since the last warning)",
-                "clerk: down"
-            ]
+            ["users: down", "users: down (and 2 times since the last warning)", "clerk: down"]
         );
         assert!(log.take().is_empty());
     }

@@ -23,6 +23,10 @@ use crate::worker::Shared;
 /// What is to be done with a request.
 #[must_use]
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "moved once or twice a request, and boxing would cost each of them an allocation"
+)]
 pub enum Step {
     /// It needs the outcome of this call; feed it to [`Waiting::resume`].
     Wait(Waiting, CallKey),
@@ -34,6 +38,7 @@ pub enum Step {
 
 /// A request that waits.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "as for `Step`")]
 pub enum Waiting {
     /// For its issuer's keys.
     Keys(AwaitKeys),
@@ -247,22 +252,14 @@ impl Facts {
             head.value(":path").unwrap_or_default(),
             config.context.forward_token,
         );
-        let carriers = extract::carriers(head, &config.providers)
-            .map(str::to_owned)
-            .collect();
+        let carriers = extract::carriers(head, &config.providers).map(str::to_owned).collect();
         let sent = head.value("x-request-id").and_then(request_id);
         let new_request_id = sent.is_none();
         let request_id = sent.unwrap_or_else(|| shared.new_request_id());
         let grpc = head.value("content-type").is_some_and(|kind| {
             kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
         });
-        Self {
-            demand,
-            carriers,
-            request_id,
-            new_request_id,
-            grpc,
-        }
+        Self { demand, carriers, request_id, new_request_id, grpc }
     }
 
     fn forward(self, permit: &Permit, context: &UserContext, keep_token: bool) -> Step {
@@ -297,12 +294,7 @@ impl Facts {
     }
 
     fn denial(self, code: Code, detail: Option<&'static str>) -> Denial {
-        Denial {
-            code,
-            detail,
-            request_id: self.request_id,
-            grpc: self.grpc,
-        }
+        Denial { code, detail, request_id: self.request_id, grpc: self.grpc }
     }
 }
 

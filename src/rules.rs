@@ -36,7 +36,7 @@ pub enum PathMatch {
 impl PathMatch {
     /// The path `prefix` and those below it, whether or not it ends with a slash.
     #[must_use]
-    pub fn prefix(prefix: String) -> Self {
+    pub fn prefix(prefix: &str) -> Self {
         Self::Prefix(prefix.trim_end_matches('/').to_owned())
     }
 
@@ -107,11 +107,7 @@ impl Rules {
     /// What a request must show. `target` is `:path` with its query. Where no rule matches, a user.
     #[must_use]
     pub fn demand(&self, method: &[u8], target: &[u8], forward_token: bool) -> Demand {
-        let mut demand = Demand {
-            level: Level::Anonymous,
-            forward_token: true,
-            rules: Vec::new(),
-        };
+        let mut demand = Demand { level: Level::Anonymous, forward_token: true, rules: Vec::new() };
         for reading in readings(target) {
             let rule = self.first_match(method, &reading);
             let level = match rule.map(|(_, rule)| &rule.requirement) {
@@ -120,9 +116,8 @@ impl Rules {
                 Some(Requirement::User { .. }) | None => Level::User,
             };
             demand.level = demand.level.max(level);
-            demand.forward_token &= rule
-                .and_then(|(_, rule)| rule.forward_token)
-                .unwrap_or(forward_token);
+            demand.forward_token &=
+                rule.and_then(|(_, rule)| rule.forward_token).unwrap_or(forward_token);
             if let Some((place, _)) = rule
                 && !demand.rules.contains(&place)
             {
@@ -165,10 +160,7 @@ impl Rules {
 
 /// Every way in which the path of `target` may be read.
 fn readings(target: &[u8]) -> BTreeSet<String> {
-    let path = target
-        .split(|byte| matches!(byte, b'?' | b'#'))
-        .next()
-        .unwrap_or_default();
+    let path = target.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
     let as_sent = String::from_utf8_lossy(path).into_owned();
     if is_plain(path) {
         return BTreeSet::from([as_sent]);
@@ -196,18 +188,13 @@ fn is_plain(path: &[u8]) -> bool {
     let odd = |byte: &u8| matches!(byte, b'%' | b'\\' | b';') || !byte.is_ascii_graphic();
     !path.iter().any(odd)
         && !path.windows(2).any(|pair| pair == b"//")
-        && !path
-            .split(|byte| *byte == b'/')
-            .any(|segment| matches!(segment, b"." | b".."))
+        && !path.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."))
 }
 
 /// The path with its percent-escapes resolved; what is not an escape stays.
 fn decoded(path: &[u8]) -> Vec<u8> {
-    let digit = |byte: Option<&u8>| {
-        char::from(*byte?)
-            .to_digit(16)
-            .and_then(|d| u8::try_from(d).ok())
-    };
+    let digit =
+        |byte: Option<&u8>| char::from(*byte?).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((first, tail)) = rest.split_first() {
@@ -225,10 +212,8 @@ fn decoded(path: &[u8]) -> Vec<u8> {
 
 /// The path without what stands behind a `;` in each segment, as Java's servlets read it.
 fn without_parameters(path: &str) -> String {
-    let segments: Vec<&str> = path
-        .split('/')
-        .map(|segment| segment.split(';').next().unwrap_or_default())
-        .collect();
+    let segments: Vec<&str> =
+        path.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
     segments.join("/")
 }
 
@@ -270,23 +255,11 @@ mod tests {
             permissions: Vec::new(),
         };
         Rules::new(vec![
-            rule(
-                PathMatch::Exact("/healthz".into()),
-                &[],
-                Requirement::Anonymous,
-            ),
-            rule(
-                PathMatch::prefix("/public/".into()),
-                &[],
-                Requirement::Anonymous,
-            ),
-            rule(PathMatch::prefix("/admin".into()), &[], user(&["ADMIN"])),
-            rule(
-                PathMatch::prefix("/videos".into()),
-                &["GET"],
-                Requirement::Optional,
-            ),
-            rule(PathMatch::prefix("/videos".into()), &[], user(&[])),
+            rule(PathMatch::Exact("/healthz".into()), &[], Requirement::Anonymous),
+            rule(PathMatch::prefix("/public/"), &[], Requirement::Anonymous),
+            rule(PathMatch::prefix("/admin"), &[], user(&["ADMIN"])),
+            rule(PathMatch::prefix("/videos"), &["GET"], Requirement::Optional),
+            rule(PathMatch::prefix("/videos"), &[], user(&[])),
         ])
     }
 
@@ -339,16 +312,8 @@ mod tests {
         ] {
             let demand = rules.demand(b"GET", target.as_bytes(), false);
             assert_eq!(demand.level, Level::User, "{target}");
-            assert_eq!(
-                rules.admit(&demand, &[], &[]),
-                Err(Lacking::Role),
-                "{target}"
-            );
-            assert_eq!(
-                rules.admit(&demand, &["ADMIN".to_owned()], &[]),
-                Ok(()),
-                "{target}"
-            );
+            assert_eq!(rules.admit(&demand, &[], &[]), Err(Lacking::Role), "{target}");
+            assert_eq!(rules.admit(&demand, &["ADMIN".to_owned()], &[]), Ok(()), "{target}");
         }
     }
 
@@ -369,16 +334,7 @@ mod tests {
 
     #[test]
     fn paths_of_any_bytes_have_readings() {
-        for target in [
-            &b"\xff\xfe"[..],
-            b"%",
-            b"%f",
-            b"%zz",
-            b"/%00",
-            b"\\",
-            b"/..",
-            b"../..",
-        ] {
+        for target in [&b"\xff\xfe"[..], b"%", b"%f", b"%zz", b"/%00", b"\\", b"/..", b"../.."] {
             assert!(!readings(target).is_empty());
         }
         assert!(readings(b"/a/..").contains("/"));

@@ -62,9 +62,7 @@ impl UnverifiedToken {
         providers: &[Provider],
     ) -> Result<Self, TokenError> {
         if text.len() > max_bytes {
-            return Err(TokenError::Malformed(
-                "it is longer than `limits.max_token_bytes`",
-            ));
+            return Err(TokenError::Malformed("it is longer than `limits.max_token_bytes`"));
         }
         let jws = CompactJws::parse(text)?;
         let (index, provider) = jws
@@ -76,10 +74,7 @@ impl UnverifiedToken {
         if !provider.algorithms.contains(&jws.algorithm) {
             return Err(TokenError::AlgorithmNotAllowed);
         }
-        Ok(Self {
-            provider: ProviderId(index),
-            jws,
-        })
+        Ok(Self { provider: ProviderId(index), jws })
     }
 
     /// Whether `keys` hold one that this token could be signed with.
@@ -105,20 +100,11 @@ impl UnverifiedToken {
     ) -> Result<VerifiedToken, TokenError> {
         self.check_key_known(keys)?;
         keys.candidates(self.jws.algorithm, self.jws.kid.as_deref())
-            .any(|key| {
-                key.made(
-                    self.jws.algorithm,
-                    &self.jws.signing_input,
-                    &self.jws.signature,
-                )
-            })
+            .any(|key| key.made(self.jws.algorithm, &self.jws.signing_input, &self.jws.signature))
             .then_some(())
             .ok_or(TokenError::SignatureInvalid)?;
         self.jws.claims.check(provider, now)?;
-        Ok(VerifiedToken {
-            claims: Rc::new(self.jws.claims),
-            provider: self.provider,
-        })
+        Ok(VerifiedToken { claims: Rc::new(self.jws.claims), provider: self.provider })
     }
 }
 

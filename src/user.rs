@@ -30,10 +30,7 @@ impl UserKey {
             .iter()
             .find_map(|name| claims.text(name))
             .filter(|value| !value.is_empty())
-            .map(|value| Self {
-                provider,
-                value: value.to_owned(),
-            })
+            .map(|value| Self { provider, value: value.to_owned() })
     }
 }
 
@@ -116,9 +113,7 @@ pub fn read_answer(answer: &Answer) -> Result<Known, LookupError> {
         Answer::Response { status: 200, body } => json::parse_object(body)
             .map(|members| Known::Record(Rc::new(UserRecord(members))))
             .map_err(|_| LookupError::NotARecord),
-        Answer::Response {
-            status: 404 | 410, ..
-        } => Ok(Known::Unknown),
+        Answer::Response { status: 404 | 410, .. } => Ok(Known::Unknown),
         Answer::Response { status, .. } => Err(LookupError::Status(*status)),
         Answer::Failed(_) => Err(LookupError::NoAnswer),
     }

@@ -107,11 +107,7 @@ impl Worker {
             log: Log::default(),
             shared: Shared {
                 users: UserCache::new(max_users),
-                keys: config
-                    .providers
-                    .iter()
-                    .map(|_| ProviderKeys::new())
-                    .collect(),
+                keys: config.providers.iter().map(|_| ProviderKeys::new()).collect(),
                 random: fastrand::Rng::with_seed(seed),
                 config: Rc::new(config),
             },
@@ -167,10 +163,7 @@ impl Worker {
     /// Time has passed: keys are refreshed, calls and requests that are overdue end.
     pub fn on_tick(&mut self, now: UnixTime) -> Vec<Released> {
         for provider in ProviderId::all(self.shared.keys.len()) {
-            if provider
-                .pick(&self.shared.keys)
-                .is_some_and(|keys| keys.is_due(now))
-            {
+            if provider.pick(&self.shared.keys).is_some_and(|keys| keys.is_due(now)) {
                 // Where too many calls are under way, the next tick tries again.
                 let _ = self.call(&CallKey::Jwks(provider), None, now);
             }
@@ -197,7 +190,7 @@ impl Worker {
 
     /// The next call to make.
     pub fn next_call(&mut self) -> Option<Dispatch> {
-        self.calls.next()
+        self.calls.next_dispatch()
     }
 
     /// The lines for Envoy's log.
@@ -218,11 +211,7 @@ impl Worker {
                     return self.deny(waiting.overloaded());
                 };
                 let deadline = now.after(timeout).after(GRACE);
-                let parked = Parked {
-                    waiting,
-                    key,
-                    deadline,
-                };
+                let parked = Parked { waiting, key, deadline };
                 self.parked.insert(stream, parked);
                 Disposition::Pause
             }
@@ -232,11 +221,7 @@ impl Worker {
     fn deny(&mut self, denial: Denial) -> Disposition {
         self.log.add(
             Level::Debug,
-            format!(
-                "denied code={} request_id={}",
-                denial.code.name(),
-                denial.request_id
-            ),
+            format!("denied code={} request_id={}", denial.code.name(), denial.request_id),
         );
         Disposition::Deny(denial)
     }
@@ -282,10 +267,9 @@ impl Worker {
 
     fn learn_keys(&mut self, provider: ProviderId, answer: &Answer, now: UnixTime) -> Outcome {
         let config = Rc::clone(&self.shared.config);
-        let (Some(config), Some(keys)) = (
-            provider.pick(&config.providers),
-            provider.pick_mut(&mut self.shared.keys),
-        ) else {
+        let (Some(config), Some(keys)) =
+            (provider.pick(&config.providers), provider.pick_mut(&mut self.shared.keys))
+        else {
             return Outcome::Unavailable;
         };
         let fault = match answer {
@@ -294,10 +278,7 @@ impl Worker {
                     let (usable, skipped) = (set.len(), set.skipped);
                     self.log.add(
                         Level::Info,
-                        format!(
-                            "jwks provider={} keys={usable} skipped={skipped}",
-                            config.name
-                        ),
+                        format!("jwks provider={} keys={usable} skipped={skipped}", config.name),
                     );
                     keys.arrived(set, &config.remote_jwks, now);
                     return Outcome::KeysArrived;
@@ -327,9 +308,7 @@ impl Worker {
         };
         let fault = match (user::read_answer(answer), answer) {
             (Ok(known), _) => {
-                self.shared
-                    .users
-                    .remember(key.clone(), known.clone(), lookup, now);
+                self.shared.users.remember(key.clone(), known.clone(), lookup, now);
                 return Outcome::User(known);
             }
             (Err(LookupError::Status(status)), _) => format!("it answered with status {status}"),
@@ -337,11 +316,7 @@ impl Worker {
             (Err(LookupError::NoAnswer), Answer::Failed(failure)) => failure.to_string(),
             (Err(LookupError::NoAnswer), Answer::Response { .. }) => String::new(),
         };
-        self.log.warn(
-            &format!("user lookup cluster={}", lookup.cluster.as_str()),
-            &fault,
-            now,
-        );
+        self.log.warn(&format!("user lookup cluster={}", lookup.cluster.as_str()), &fault, now);
         Outcome::Unavailable
     }
 }

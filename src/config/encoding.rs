@@ -21,17 +21,13 @@ pub fn decode(bytes: &[u8]) -> Result<Value, serde_json::Error> {
         if bytes.first() != Some(&TAG_OF_FIELDS) {
             return Err(error);
         }
-        prost_types::Struct::decode(bytes)
-            .map(|message| object(message.fields))
-            .map_err(|_| error)
+        prost_types::Struct::decode(bytes).map(|message| object(message.fields)).map_err(|_| error)
     })
 }
 
 fn object(fields: impl IntoIterator<Item = (String, prost_types::Value)>) -> Value {
-    let members: Map<String, Value> = fields
-        .into_iter()
-        .map(|(name, field)| (name, value(field)))
-        .collect();
+    let members: Map<String, Value> =
+        fields.into_iter().map(|(name, field)| (name, value(field))).collect();
     Value::Object(members)
 }
 
@@ -63,10 +59,7 @@ mod tests {
                 values: items.iter().map(message).collect(),
             }),
             Value::Object(map) => Kind::StructValue(prost_types::Struct {
-                fields: map
-                    .iter()
-                    .map(|(name, v)| (name.clone(), message(v)))
-                    .collect(),
+                fields: map.iter().map(|(name, v)| (name.clone(), message(v))).collect(),
             }),
         };
         prost_types::Value { kind: Some(kind) }
@@ -97,9 +90,6 @@ mod tests {
         let Some(Kind::StructValue(message)) = message(&deep).kind else {
             panic!("an object becomes a struct");
         };
-        assert!(
-            decode(&message.encode_to_vec()).is_err(),
-            "nesting is bounded"
-        );
+        assert!(decode(&message.encode_to_vec()).is_err(), "nesting is bounded");
     }
 }

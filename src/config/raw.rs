@@ -122,8 +122,9 @@ pub struct Match {
     pub methods: Option<Vec<String>>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, Clone, Copy)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "these are the names that users write")]
 pub struct Limits {
     pub max_token_bytes: Option<usize>,
     pub max_waiters: Option<usize>,

@@ -27,10 +27,7 @@ pub fn config(
     check: impl FnOnce(raw::Config, &At<'_>) -> Option<Config>,
 ) -> Result<Config, ConfigError> {
     let report = Report::default();
-    let root = At {
-        report: &report,
-        path: String::new(),
-    };
+    let root = At { report: &report, path: String::new() };
     let checked = json_object(text, &root).and_then(|mut object| {
         whole_numbers(&mut object);
         refuse_stray_variables(&object, &root);
@@ -180,9 +177,9 @@ fn take_out(value: &mut Value, place: &[Step]) -> bool {
         (Value::Object(map), [Step::Name(name), rest @ ..]) => {
             map.get_mut(name).is_some_and(|inner| take_out(inner, rest))
         }
-        (Value::Array(items), [Step::Index(index), rest @ ..]) => items
-            .get_mut(*index)
-            .is_some_and(|inner| take_out(inner, rest)),
+        (Value::Array(items), [Step::Index(index), rest @ ..]) => {
+            items.get_mut(*index).is_some_and(|inner| take_out(inner, rest))
+        }
         (_, _) => false,
     }
 }
@@ -198,23 +195,14 @@ impl UnknownField {
     fn of(message: &str) -> Option<Self> {
         let rest = message.strip_prefix("unknown field `")?;
         let (name, rest) = rest.split_once('`')?;
-        let known: Vec<String> = rest
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .map(str::to_owned)
-            .collect();
+        let known: Vec<String> = rest.split('`').skip(1).step_by(2).map(str::to_owned).collect();
         let meant = known
             .iter()
             .map(|known| (strsim::jaro_winkler(name, known), known))
             .filter(|(likeness, _)| *likeness > 0.8)
             .max_by(|a, b| a.0.total_cmp(&b.0))
             .map(|(_, known)| known.clone());
-        Some(Self {
-            name: name.to_owned(),
-            meant,
-            known,
-        })
+        Some(Self { name: name.to_owned(), meant, known })
     }
 
     fn told(&self) -> String {
@@ -267,23 +255,14 @@ pub struct At<'a> {
 impl<'a> At<'a> {
     /// The member `name` of this object.
     pub fn field(&self, name: &str) -> At<'a> {
-        let path = if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
-        };
-        At {
-            report: self.report,
-            path,
-        }
+        let path =
+            if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
+        At { report: self.report, path }
     }
 
     /// The item `index` of this array.
     fn index(&self, index: usize) -> At<'a> {
-        At {
-            report: self.report,
-            path: format!("{}[{index}]", self.path),
-        }
+        At { report: self.report, path: format!("{}[{index}]", self.path) }
     }
 
     /// Reports a problem here.
@@ -307,10 +286,7 @@ impl<'a> At<'a> {
 
     /// A text that must be there and be a `T`.
     pub fn parsed<T: FromStr<Err = BadName>>(&self, value: Option<String>) -> Option<T> {
-        self.required(value)?
-            .parse()
-            .or_else(|error: BadName| self.problem(error.0).ok_or(()))
-            .ok()
+        self.required(value)?.parse().or_else(|error: BadName| self.problem(error.0).ok_or(())).ok()
     }
 
     /// A value of our own making, which parses by a test.
@@ -351,17 +327,15 @@ impl<'a> At<'a> {
     /// A duration within bounds, written as the config writes them.
     pub fn duration(
         &self,
-        text: Option<String>,
+        text: Option<&str>,
         default: &str,
         least: &str,
         most: &str,
     ) -> Option<Duration> {
         let read = |text: &str| {
-            names::duration(text)
-                .or_else(|error| self.problem(error.0).ok_or(()))
-                .ok()
+            names::duration(text).or_else(|error| self.problem(error.0).ok_or(())).ok()
         };
-        let span = read(text.as_deref().unwrap_or(default))?;
+        let span = read(text.unwrap_or(default))?;
         if span < read(least)? || span > read(most)? {
             return self.problem(format!("must be from {least} to {most}"));
         }
@@ -373,9 +347,7 @@ impl<'a> At<'a> {
         match value {
             None => default,
             Some(value) if (least..=most).contains(&value) => value,
-            Some(_) => self
-                .problem(format!("must be from {least} to {most}"))
-                .unwrap_or(default),
+            Some(_) => self.problem(format!("must be from {least} to {most}")).unwrap_or(default),
         }
     }
 

@@ -39,21 +39,8 @@ fn a_short_config_has_sane_defaults() {
     assert!(provider.require_expiration);
     assert_eq!(provider.algorithms, Algorithm::ALL);
     assert_eq!(provider.from_headers[0].name.as_str(), "authorization");
-    let names: Vec<&str> = config
-        .context
-        .headers
-        .iter()
-        .map(|h| h.name.as_str())
-        .collect();
-    assert_eq!(
-        names,
-        [
-            "x-user-id",
-            "x-user-clerk-id",
-            "x-user-role",
-            "x-user-channel-id"
-        ]
-    );
+    let names: Vec<&str> = config.context.headers.iter().map(|h| h.name.as_str()).collect();
+    assert_eq!(names, ["x-user-id", "x-user-clerk-id", "x-user-role", "x-user-channel-id"]);
     assert!(!config.context.forward_token);
     assert_eq!(config.limits.max_token_bytes, 8_192);
 }
@@ -73,10 +60,7 @@ fn numbers_of_a_protobuf_struct_are_doubles() {
 #[test]
 fn istio_cluster_names_are_cluster_names() {
     let name = "outbound|80||users.default.svc.cluster.local";
-    assert_eq!(
-        problems(&with("/user/lookup/cluster", json!(name))),
-        [""; 0]
-    );
+    assert_eq!(problems(&with("/user/lookup/cluster", json!(name))), [""; 0]);
 }
 
 #[test]
@@ -131,21 +115,14 @@ fn what_is_no_config_at_all_is_said_so() {
         (b"mode: gateway", "is neither JSON nor"),
         (b"\xff", "is neither JSON nor"),
         (b"[]", "is not a JSON object"),
-        (
-            b"{\"mode\":\"gateway\",\"mode\":\"gateway\"}",
-            "two members of one name",
-        ),
+        (b"{\"mode\":\"gateway\",\"mode\":\"gateway\"}", "two members of one name"),
     ] {
         let error = Config::parse(text, &|_| None).unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
     }
     assert_eq!(
         problems(&json!({})),
-        [
-            "mode: is required",
-            "providers: is required",
-            "user: is required"
-        ]
+        ["mode: is required", "providers: is required", "user: is required"]
     );
 }
 
@@ -153,9 +130,8 @@ fn what_is_no_config_at_all_is_said_so() {
 fn a_thousand_problems_are_cut_short() {
     let rules: Vec<Value> = (0..1_000).map(|_| json!({})).collect();
     assert_eq!(problems(&with("/rules", json!(rules))).len(), 50);
-    let fields: serde_json::Map<String, Value> = (0..1_000)
-        .map(|n| (format!("field{n}"), json!(n)))
-        .collect();
+    let fields: serde_json::Map<String, Value> =
+        (0..1_000).map(|n| (format!("field{n}"), json!(n))).collect();
     assert!(problems(&Value::Object(fields)).len() <= 50);
 }
 
@@ -166,10 +142,7 @@ fn single_mistakes_are_told_by_path() {
             with("/mode", json!("egress")),
             "mode: `egress` is not part of this version, which has `gateway`",
         ),
-        (
-            with("/providers", json!({})),
-            "providers: name at least one token issuer",
-        ),
+        (with("/providers", json!({})), "providers: name at least one token issuer"),
         (
             with("/providers/clerk/audiences", json!([])),
             "providers.clerk.audiences: is empty, name at least one or remove it",
@@ -182,10 +155,7 @@ fn single_mistakes_are_told_by_path() {
             with("/providers/other", good()["providers"]["clerk"].clone()),
             "providers.other.issuer: provider `clerk` has this issuer too, and a token is checked by one provider",
         ),
-        (
-            with("/user/lookup/timeout", json!("0s")),
-            "user.lookup.timeout: must be from 1ms to 60s",
-        ),
+        (with("/user/lookup/timeout", json!("0s")), "user.lookup.timeout: must be from 1ms to 60s"),
         (
             with("/user/lookup/headers", json!({"x-key": "${env:KEY}"})),
             "user.lookup.headers.x-key: the VM has no environment variable `KEY`, add it to `vm_config.environment_variables` (Istio: `vmConfig.env`)",
@@ -206,17 +176,11 @@ fn single_mistakes_are_told_by_path() {
             "rules[0].match.methods: `get` never matches, write `GET`",
         ),
         (
-            with(
-                "/context",
-                json!({"headers": {"x-a": {"user": "/a", "claim": "/a"}}}),
-            ),
+            with("/context", json!({"headers": {"x-a": {"user": "/a", "claim": "/a"}}})),
             "context.headers.x-a: has `user` and `claim`, keep the one its value comes from",
         ),
         (
-            with(
-                "/rules",
-                json!([{"match": {"path": "/a"}, "require": "user", "role": ["A"]}]),
-            ),
+            with("/rules", json!([{"match": {"path": "/a"}, "require": "user", "role": ["A"]}])),
             "rules[0].role: unknown field, did you mean `roles`?",
         ),
     ] {

@@ -54,9 +54,7 @@ impl ProviderKeys {
     pub fn new() -> Self {
         Self {
             held: Held::Nothing,
-            fetch: Fetch::Idle {
-                next: UnixTime::from_millis(0),
-            },
+            fetch: Fetch::Idle { next: UnixTime::from_millis(0) },
             failures: 0,
         }
     }
@@ -103,15 +101,10 @@ impl ProviderKeys {
 
     /// Takes a fetched set over.
     pub fn arrived(&mut self, set: KeySet, config: &RemoteJwks, now: UnixTime) {
-        self.held = Held::Keys {
-            set: Rc::new(set),
-            fetched: now,
-        };
+        self.held = Held::Keys { set: Rc::new(set), fetched: now };
         self.failures = 0;
         // Refreshed after nine tenths of its life, so that the next set is here before it ends.
-        self.fetch = Fetch::Idle {
-            next: now.after(config.cache_duration.mul_f64(0.9)),
-        };
+        self.fetch = Fetch::Idle { next: now.after(config.cache_duration.mul_f64(0.9)) };
     }
 
     /// Notes that a fetch failed. `jitter` from 0 to 1 spreads the workers' next attempts.
@@ -120,9 +113,8 @@ impl ProviderKeys {
             .saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX))
             .min(LAST_RETRY);
         self.failures = self.failures.saturating_add(1);
-        self.fetch = Fetch::Idle {
-            next: now.after(wait.mul_f64(jitter.clamp(0.0, 1.0).mul_add(0.5, 0.5))),
-        };
+        self.fetch =
+            Fetch::Idle { next: now.after(wait.mul_f64(jitter.clamp(0.0, 1.0).mul_add(0.5, 0.5))) };
     }
 }
 

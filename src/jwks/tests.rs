@@ -40,10 +40,7 @@ fn keys_for_signatures_are_taken_and_others_skipped() {
     assert_eq!(set.candidates(Algorithm::Es256, Some("1")).count(), 1);
     assert_eq!(set.candidates(Algorithm::Es256, Some("2")).count(), 0);
     assert_eq!(set.candidates(Algorithm::Es256, None).count(), 1);
-    assert_eq!(
-        set.candidates(Algorithm::Rs256, Some("2011-04-29")).count(),
-        1
-    );
+    assert_eq!(set.candidates(Algorithm::Rs256, Some("2011-04-29")).count(), 1);
 }
 
 #[test]
@@ -62,11 +59,7 @@ fn a_key_that_does_not_fit_its_own_description_is_no_key() {
         with(ec.clone(), "crv", json!("P-384")),
         with(ec.clone(), "x", json!("AAAA")),
         with(ec.clone(), "x", ec["y"].clone()),
-        with(
-            ec.clone(),
-            "y",
-            json!("4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM="),
-        ),
+        with(ec.clone(), "y", json!("4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM=")),
         with(rsa.clone(), "alg", json!("PS256")),
         with(rsa.clone(), "e", json!("AQ")),
         with(rsa.clone(), "e", json!("Aw")),
@@ -74,11 +67,7 @@ fn a_key_that_does_not_fit_its_own_description_is_no_key() {
         with(rsa.clone(), "n", json!("")),
         with(rsa.clone(), "n", json!(7)),
     ] {
-        assert_eq!(
-            parse(std::slice::from_ref(&jwk)).unwrap_err(),
-            JwksError::NoUsableKey,
-            "{jwk}"
-        );
+        assert_eq!(parse(std::slice::from_ref(&jwk)).unwrap_err(), JwksError::NoUsableKey, "{jwk}");
     }
 }
 
@@ -89,10 +78,7 @@ fn a_token_without_kid_is_tried_with_a_few_keys_only() {
     ec.as_object_mut().unwrap().remove("kid");
     let set = parse(&vec![ec; 50]).unwrap();
     assert_eq!(set.candidates(Algorithm::Es256, None).count(), MAX_TRIES);
-    assert_eq!(
-        set.candidates(Algorithm::Es256, Some("any")).count(),
-        MAX_TRIES
-    );
+    assert_eq!(set.candidates(Algorithm::Es256, Some("any")).count(), MAX_TRIES);
 }
 
 #[test]
@@ -132,9 +118,6 @@ fn the_tokens_of_rfc_7515_verify_and_altered_ones_do_not() {
             assert!(!verifies(&input, &altered), "{algorithm}, byte {place}");
         }
         assert!(!verifies(&input, &[]), "{algorithm}");
-        assert!(
-            !verifies(&input, &[&signature[..], &[0]].concat()),
-            "{algorithm}"
-        );
+        assert!(!verifies(&input, &[&signature[..], &[0]].concat()), "{algorithm}");
     }
 }

@@ -64,19 +64,11 @@ pub fn deny(denial: &Denial) {
     let reply = denial.reply();
     let sent = match reply.grpc_status {
         Some(16) => grpc(GrpcStatusCode::Unauthenticated, &reply.body, &reply.headers),
-        Some(7) => grpc(
-            GrpcStatusCode::PermissionDenied,
-            &reply.body,
-            &reply.headers,
-        ),
+        Some(7) => grpc(GrpcStatusCode::PermissionDenied, &reply.body, &reply.headers),
         Some(13) => grpc(GrpcStatusCode::Internal, &reply.body, &reply.headers),
         Some(_) => grpc(GrpcStatusCode::Unavailable, &reply.body, &reply.headers),
         None => {
-            let headers = reply
-                .headers
-                .iter()
-                .map(|(n, v)| (*n, v.as_str()))
-                .collect();
+            let headers = reply.headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
             hostcalls::send_http_response(
                 u32::from(reply.status),
                 headers,
@@ -112,11 +104,8 @@ pub fn enter(stream: StreamId) -> bool {
 
 /// Starts a callout of the current context. Answers with Envoy's token for it.
 pub fn dispatch(request: &CallRequest) -> Result<u32, Failure> {
-    let headers = request
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
+    let headers =
+        request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     hostcalls::dispatch_http_call(&request.cluster, headers, None, Vec::new(), request.timeout)
         .map_err(|status| match status {
             Status::BadArgument => Failure::UnknownCluster,
@@ -172,10 +161,7 @@ pub fn register_queue(name: &str) -> Option<u32> {
 /// Has `on_queue_ready` called in the root context.
 pub fn wake(queue: u32) {
     if hostcalls::enqueue_shared_queue(queue, None).is_err() {
-        log(
-            Level::Warn,
-            "the root context could not be woken, its tick will do",
-        );
+        log(Level::Warn, "the root context could not be woken, its tick will do");
     }
 }
 

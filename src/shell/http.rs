@@ -33,11 +33,7 @@ impl Http {
             .shared
             .as_ref()
             .is_none_or(|shared| shared.worker.borrow().is_waiting(self.stream));
-        if held {
-            Action::Pause
-        } else {
-            Action::Continue
-        }
+        if held { Action::Pause } else { Action::Continue }
     }
 }
 
@@ -55,10 +51,7 @@ impl HttpContext for Http {
             return host::carry_out(Disposition::Deny(Denial::internal()));
         }
         let now = host::now();
-        let disposition = shared
-            .worker
-            .borrow_mut()
-            .on_request(self.stream, &head, now);
+        let disposition = shared.worker.borrow_mut().on_request(self.stream, &head, now);
         flush_log(&shared);
         if disposition == Disposition::Pause
             && let Some(queue) = shared.queue

@@ -43,12 +43,7 @@ pub struct Root {
 impl Root {
     /// A root that waits for its configuration.
     pub fn new(context_id: u32) -> Self {
-        Self {
-            context_id,
-            shared: None,
-            tokens: HashMap::new(),
-            ticking: false,
-        }
+        Self { context_id, shared: None, tokens: HashMap::new(), ticking: false }
     }
 
     /// Makes the calls that the worker wants, then carries out what became of its requests.
@@ -74,10 +69,7 @@ impl Root {
                 }
                 Err(failure) => {
                     let answer = Answer::Failed(failure);
-                    released = shared
-                        .worker
-                        .borrow_mut()
-                        .on_answer(call.id, &answer, host::now());
+                    released = shared.worker.borrow_mut().on_answer(call.id, &answer, host::now());
                 }
             }
         }
@@ -109,23 +101,13 @@ impl Context for Root {
             return;
         };
         // Envoy tells a broken connection by an answer without headers.
-        let status = if headers == 0 {
-            None
-        } else {
-            host::answer_status()
-        };
+        let status = if headers == 0 { None } else { host::answer_status() };
         let answer = match status {
             None => Answer::Failed(Failure::Broken),
             Some(_) if body > max_body => Answer::Failed(Failure::TooLong),
-            Some(status) => Answer::Response {
-                status,
-                body: host::answer_body(body),
-            },
+            Some(status) => Answer::Response { status, body: host::answer_body(body) },
         };
-        let released = shared
-            .worker
-            .borrow_mut()
-            .on_answer(call, &answer, host::now());
+        let released = shared.worker.borrow_mut().on_answer(call, &answer, host::now());
         self.carry_out(released);
     }
 }
@@ -142,10 +124,7 @@ impl RootContext for Root {
         };
         host::log(
             Level::Info,
-            &format!(
-                "meshgate {}: configured, mode=gateway",
-                env!("CARGO_PKG_VERSION")
-            ),
+            &format!("meshgate {}: configured, mode=gateway", env!("CARGO_PKG_VERSION")),
         );
         let mut seed = [0; 8];
         let mut name = [0; 16];
@@ -180,10 +159,7 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Http::new(
-            StreamId(context_id),
-            self.shared.clone(),
-        )))
+        Some(Box::new(Http::new(StreamId(context_id), self.shared.clone())))
     }
 
     fn get_type(&self) -> Option<ContextType> {

@@ -32,9 +32,7 @@ impl Algorithm {
     /// The algorithm called `name`, which is compared byte for byte (RFC 7515 section 4.1.1).
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.name() == name)
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 }
 

@@ -19,13 +19,11 @@ impl NumericDate {
         let Value::Number(number) = value else {
             return None;
         };
-        match number.as_i64() {
-            Some(secs) => Some(Self(i128::from(secs) * 1_000)),
-            None => {
-                let millis = number.as_f64()?.clamp(-NEVER, NEVER) * 1_000.0;
-                format!("{millis:.0}").parse().ok().map(Self)
-            }
+        if let Some(secs) = number.as_i64() {
+            return Some(Self(i128::from(secs) * 1_000));
         }
+        let millis = number.as_f64()?.clamp(-NEVER, NEVER) * 1_000.0;
+        format!("{millis:.0}").parse().ok().map(Self)
     }
 
     fn plus(self, span: Duration) -> i128 {
@@ -53,9 +51,7 @@ impl Claims {
     pub fn new(members: Map<String, Value>) -> Result<Self, TokenError> {
         let date = |name: &str, why| match members.get(name) {
             None => Ok(None),
-            Some(value) => NumericDate::of(value)
-                .map(Some)
-                .ok_or(TokenError::Malformed(why)),
+            Some(value) => NumericDate::of(value).map(Some).ok_or(TokenError::Malformed(why)),
         };
         Ok(Self {
             expiry: date("exp", "its `exp` is not a number")?,
@@ -98,11 +94,10 @@ impl Claims {
             // RFC 7519 section 4.1.4: the current date/time MUST be before the expiration
             // date/time; a small leeway is allowed for.
             Some(expiry) if now >= expiry.plus(skew) => return Err(TokenError::Expired),
-            Some(_) => {}
             None if provider.require_expiration => {
                 return Err(TokenError::Malformed("it has no `exp`"));
             }
-            None => {}
+            Some(_) | None => {}
         }
         // RFC 7519 section 4.1.5: the current date/time MUST be after or equal to the not-before
         // date/time. The same goes here for `iat`: what is issued in the future is a forgery or a
@@ -120,9 +115,7 @@ impl Claims {
         };
         // RFC 7519 section 4.1.3: a single string, or an array of them.
         let ours = |value: &Value| {
-            value
-                .as_str()
-                .is_some_and(|text| audiences.iter().any(|ours| ours == text))
+            value.as_str().is_some_and(|text| audiences.iter().any(|ours| ours == text))
         };
         let named = match self.members.get("aud") {
             Some(Value::Array(items)) => {
@@ -135,9 +128,7 @@ impl Claims {
             }
             Some(text @ Value::String(_)) => ours(text),
             Some(_) => {
-                return Err(TokenError::Malformed(
-                    "its `aud` is neither a string nor an array",
-                ));
+                return Err(TokenError::Malformed("its `aud` is neither a string nor an array"));
             }
             None => false,
         };

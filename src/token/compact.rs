@@ -27,12 +27,7 @@ pub struct CompactJws {
 
 impl fmt::Debug for CompactJws {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "CompactJws({}, {} bytes)",
-            self.algorithm,
-            self.signing_input.len()
-        )
+        write!(f, "CompactJws({}, {} bytes)", self.algorithm, self.signing_input.len())
     }
 }
 
@@ -51,9 +46,7 @@ impl CompactJws {
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(TokenError::Malformed(
-                "it is not three parts with dots between them",
-            ));
+            return Err(TokenError::Malformed("it is not three parts with dots between them"));
         };
         let header_fields = object(&decode(header)?, "its header is not a JSON object")?;
         let Some(Value::String(alg)) = header_fields.get("alg") else {
@@ -63,31 +56,20 @@ impl CompactJws {
         // RFC 7515 section 4.1.11: if any of the listed extension Header Parameters are not
         // understood and supported by the recipient, then the JWS is invalid. None is.
         if header_fields.contains_key("crit") {
-            return Err(TokenError::Malformed(
-                "its header has a `crit` that is not supported",
-            ));
+            return Err(TokenError::Malformed("its header has a `crit` that is not supported"));
         }
         let kid = match header_fields.get("kid") {
             None => None,
             Some(Value::String(kid)) => Some(kid.clone()),
             Some(_) => return Err(TokenError::Malformed("its `kid` is not a string")),
         };
-        let claims = Claims::new(object(
-            &decode(payload)?,
-            "its payload is not a JSON object",
-        )?)?;
+        let claims = Claims::new(object(&decode(payload)?, "its payload is not a JSON object")?)?;
         let signature = decode(signature)?;
         let mut signing_input = Vec::with_capacity(header.len() + 1 + payload.len());
         signing_input.extend_from_slice(header);
         signing_input.push(b'.');
         signing_input.extend_from_slice(payload);
-        Ok(Self {
-            signing_input,
-            algorithm,
-            kid,
-            claims,
-            signature,
-        })
+        Ok(Self { signing_input, algorithm, kid, claims, signature })
     }
 }
 

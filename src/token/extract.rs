@@ -49,7 +49,5 @@ fn token_in<'a>(field: &'a Field, providers: &[Provider]) -> Option<&'a [u8]> {
 fn after_prefix<'a>(value: &'a [u8], place: &FromHeader) -> Option<&'a [u8]> {
     let prefix = place.value_prefix.as_bytes();
     let (start, token) = value.split_at_checked(prefix.len())?;
-    start
-        .eq_ignore_ascii_case(prefix)
-        .then(|| token.trim_ascii())
+    start.eq_ignore_ascii_case(prefix).then(|| token.trim_ascii())
 }

@@ -22,10 +22,7 @@ impl UserCache {
 
     /// What is known of `key` now.
     pub fn get(&mut self, key: &UserKey, now: UnixTime) -> Option<Known> {
-        self.0
-            .get(key)
-            .filter(|entry| now < entry.expires)
-            .map(|entry| entry.known.clone())
+        self.0.get(key).filter(|entry| now < entry.expires).map(|entry| entry.known.clone())
     }
 
     /// Remembers what the users service said.

@@ -29,11 +29,7 @@ fn a_bad_config_stops_envoy_with_every_problem_in_its_log() {
         "mode: `gatway` is not a mode, write `gateway`",
         "user.lookup.timeout: `fast` is not a duration",
     ] {
-        assert!(
-            error.log.contains(problem),
-            "{problem} is not in {}",
-            error.log
-        );
+        assert!(error.log.contains(problem), "{problem} is not in {}", error.log);
     }
 }
 
@@ -41,20 +37,13 @@ fn a_bad_config_stops_envoy_with_every_problem_in_its_log() {
 fn an_empty_config_is_refused_with_a_remedy() {
     let Err(error) = Testbed::gateway()
         .bootstrap(|bootstrap| {
-            plugin(bootstrap)
-                .as_object_mut()
-                .unwrap()
-                .remove("configuration");
+            plugin(bootstrap).as_object_mut().unwrap().remove("configuration");
         })
         .try_start()
     else {
         panic!("Envoy started without a config");
     };
-    assert!(
-        error.log.contains("is empty, write at least `mode`"),
-        "{}",
-        error.log
-    );
+    assert!(error.log.contains("is empty, write at least `mode`"), "{}", error.log);
 }
 
 #[test]
@@ -87,10 +76,7 @@ fn a_secret_of_the_environment_reaches_the_users_service_and_no_log() {
         .start();
     assert_serves(&bed);
     let asked = bed.users.seen();
-    assert_eq!(
-        asked[0].header("authorization"),
-        Some(&b"Bearer correct-horse"[..])
-    );
+    assert_eq!(asked[0].header("authorization"), Some(&b"Bearer correct-horse"[..]));
     let log = bed.envoy.log();
     assert!(!log.contains("correct-horse"));
     let token = user_token(&bed);

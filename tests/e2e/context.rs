@@ -11,16 +11,10 @@ use crate::support::{
 #[test]
 fn a_token_becomes_the_context_and_goes_no_further() {
     let bed = Testbed::gateway().start();
-    let response = bed
-        .get("/api/videos/42?sort=new")
-        .bearer(&user_token(&bed))
-        .send();
+    let response = bed.get("/api/videos/42?sort=new").bearer(&user_token(&bed)).send();
     assert_eq!(response.status, 200);
     let seen = only_seen(&bed);
-    assert_eq!(
-        seen.path, "/videos/42?sort=new",
-        "the route rewrites the prefix"
-    );
+    assert_eq!(seen.path, "/videos/42?sort=new", "the route rewrites the prefix");
     assert_context(&seen, USER);
     assert!(seen.header("x-request-id").is_some_and(|id| id.len() == 36));
     assert_eq!(seen.header("authorization"), None);
@@ -31,10 +25,7 @@ fn a_token_becomes_the_context_and_goes_no_further() {
 fn es256_and_rs256_verify_alike() {
     let bed = Testbed::gateway().start();
     for kid in ["rs-1", "es-1"] {
-        let token = bed
-            .idp
-            .key(kid)
-            .token(&harness::idp::seed_claims("user_2abc"));
+        let token = bed.idp.key(kid).token(&harness::idp::seed_claims("user_2abc"));
         let response = bed.get("/api/comments").bearer(&token).send();
         assert_eq!(response.status, 200, "{kid}: {}", response.text());
         assert_context(&only_seen(&bed), USER);
@@ -47,10 +38,7 @@ fn a_user_without_a_channel_has_no_channel_header() {
     let bed = Testbed::gateway().start();
     let token = crate::support::token_of(&bed, "user_2adm");
     assert_eq!(bed.get("/api/videos").bearer(&token).send().status, 200);
-    assert_context(
-        &only_seen(&bed),
-        [Some("u-1002"), Some("user_2adm"), Some("ADMIN"), None],
-    );
+    assert_context(&only_seen(&bed), [Some("u-1002"), Some("user_2adm"), Some("ADMIN"), None]);
 }
 
 #[test]
@@ -144,21 +132,13 @@ fn forged_trailers_are_stripped_though_the_request_waits() {
             "/api/videos",
             &[("authorization", bearer.as_bytes())],
             b"some body",
-            &[
-                ("x-user-id", b"forged"),
-                ("x_user_role", b"ADMIN"),
-                ("x-checksum", b"abc"),
-            ],
+            &[("x-user-id", b"forged"), ("x_user_role", b"ADMIN"), ("x-checksum", b"abc")],
         );
         assert_eq!(response.status, 200);
         let seen = only_seen(&bed);
         assert_context(&seen, USER);
         assert_eq!(seen.body, b"some body");
-        let trailers: Vec<&str> = seen
-            .trailers
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect();
+        let trailers: Vec<&str> = seen.trailers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(trailers, ["x-checksum"]);
     }
     bed.no_traps();
@@ -207,9 +187,5 @@ fn a_route_cannot_be_chosen_by_a_forged_header() {
     }
     let admin = crate::support::token_of(&bed, "user_2adm");
     assert_eq!(bed.get("/api/videos").bearer(&admin).send().status, 200);
-    assert_eq!(
-        only_seen(&bed).path,
-        "/admin-only",
-        "the verified role may choose"
-    );
+    assert_eq!(only_seen(&bed).path, "/admin-only", "the verified role may choose");
 }

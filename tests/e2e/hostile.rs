@@ -28,31 +28,17 @@ fn one_byte_that_is_not_utf8_in_any_header_value_harms_nobody() {
         "x-envoy-anything",
     ] {
         for value in [&b"\xff"[..], b"a\x80b", b"\xc3\x28", b"\xf0\x9f\x92"] {
-            let response = bed
-                .get("/api/videos/1")
-                .header(name, value)
-                .bearer(&token)
-                .send();
+            let response = bed.get("/api/videos/1").header(name, value).bearer(&token).send();
             assert_eq!(response.status, 200, "{name}: {}", response.text());
             assert_context(&only_seen(&bed), USER);
         }
     }
-    for value in [
-        &b"Bearer \xff"[..],
-        b"Bearer a.\x80.c",
-        b"Bearer \xc3\x28.\xff.\xfe",
-    ] {
-        let response = bed
-            .get("/api/comments")
-            .header("authorization", value)
-            .send();
+    for value in [&b"Bearer \xff"[..], b"Bearer a.\x80.c", b"Bearer \xc3\x28.\xff.\xfe"] {
+        let response = bed.get("/api/comments").header("authorization", value).send();
         assert_denied(&response, 401, "token_malformed");
     }
     for value in [&b"\xff"[..], b"B\xffarer x"] {
-        let response = bed
-            .get("/api/comments")
-            .header("authorization", value)
-            .send();
+        let response = bed.get("/api/comments").header("authorization", value).send();
         assert_denied(&response, 401, "token_missing");
     }
     assert_serves(&bed);
@@ -71,14 +57,12 @@ fn every_byte_is_answered_in_a_value_a_name_a_path_and_a_method() {
             bed.get("/api/videos").header("x-odd", odd),
             bed.get([&b"/api/videos/"[..], &odd].concat()),
             bed.get([&b"/api/videos?q="[..], &odd].concat()),
-            bed.get("/api/videos")
-                .header("authorization", [b"Bearer ", &odd[..]].concat()),
+            bed.get("/api/videos").header("authorization", [b"Bearer ", &odd[..]].concat()),
         ];
         for request in requests {
             // Envoy itself refuses some of these by closing the connection.
-            if let Ok(response) = request
-                .header("x-user-id", "forged")
-                .try_send(crate::support::LONG)
+            if let Ok(response) =
+                request.header("x-user-id", "forged").try_send(crate::support::LONG)
             {
                 assert!(
                     response.status != 503 && response.status != 500,
@@ -97,27 +81,14 @@ fn every_byte_is_answered_in_a_value_a_name_a_path_and_a_method() {
 
 #[test]
 fn a_jwks_of_garbage_is_503_until_there_is_a_good_one() {
-    for garbage in [
-        &b"garbage"[..],
-        b"\xff\xfe\x00",
-        b"",
-        b"[]",
-        b"{\"keys\":[{\"kty\":\"RSA\"}]}",
-    ] {
-        let bed = Testbed::gateway()
-            .idp(|idp| idp.set_jwks_raw(Some(garbage.to_vec())))
-            .start();
+    for garbage in [&b"garbage"[..], b"\xff\xfe\x00", b"", b"[]", b"{\"keys\":[{\"kty\":\"RSA\"}]}"]
+    {
+        let bed = Testbed::gateway().idp(|idp| idp.set_jwks_raw(Some(garbage.to_vec()))).start();
         let response = bed.get("/api/comments").bearer(&user_token(&bed)).send();
         assert_denied(&response, 503, "keys_unavailable");
         assert!(response.header("retry-after").is_some());
         bed.idp.set_jwks_raw(None);
-        let good = || {
-            bed.get("/api/comments")
-                .bearer(&user_token(&bed))
-                .send()
-                .status
-                == 200
-        };
+        let good = || bed.get("/api/comments").bearer(&user_token(&bed)).send().status == 200;
         crate::support::wait_until("the keys are fetched again", good);
         assert_serves(&bed);
     }
@@ -125,9 +96,7 @@ fn a_jwks_of_garbage_is_503_until_there_is_a_good_one() {
 
 #[test]
 fn a_jwks_that_is_too_long_is_503() {
-    let bed = Testbed::gateway()
-        .idp(|idp| idp.behave(Behavior::Huge(300_000)))
-        .start();
+    let bed = Testbed::gateway().idp(|idp| idp.behave(Behavior::Huge(300_000))).start();
     let response = bed.get("/api/comments").bearer(&user_token(&bed)).send();
     assert_denied(&response, 503, "keys_unavailable");
     bed.no_traps();
@@ -155,20 +124,14 @@ fn a_user_record_of_garbage_is_503_and_the_next_user_is_served() {
     {
         let user = format!("user_{place}");
         bed.users.set_record_raw(&user, record);
-        let response = bed
-            .get("/api/comments")
-            .bearer(&token_of(&bed, &user))
-            .send();
+        let response = bed.get("/api/comments").bearer(&token_of(&bed, &user)).send();
         assert_denied(&response, 503, "user_lookup_unavailable");
         assert_eq!(bed.upstream.requests(), place, "nothing was let through");
         assert_serves(&bed);
     }
     let long = json!({"id": "u-1", "role": "USER", "bio": "x".repeat(70_000)}).to_string();
     bed.users.set_record_raw("user_long", long);
-    let response = bed
-        .get("/api/comments")
-        .bearer(&token_of(&bed, "user_long"))
-        .send();
+    let response = bed.get("/api/comments").bearer(&token_of(&bed, "user_long")).send();
     assert_denied(&response, 503, "user_lookup_unavailable");
     assert_serves(&bed);
 }
@@ -182,11 +145,7 @@ fn a_cluster_that_envoy_does_not_know_is_503_and_named_in_the_log() {
     for _ in 0..3 {
         let response = bed.get("/api/comments").bearer(&token).send();
         assert_denied(&response, 503, "user_lookup_unavailable");
-        assert_eq!(
-            bed.get("/api/videos").send().status,
-            200,
-            "other requests are served"
-        );
+        assert_eq!(bed.get("/api/videos").send().status, 200, "other requests are served");
     }
     bed.envoy.wait_for_log(
         "user lookup cluster=no-such-cluster: Envoy has no such cluster",
@@ -210,10 +169,7 @@ fn a_cluster_that_envoy_does_not_know_is_503_and_named_in_the_log() {
 fn a_cluster_without_endpoints_is_503() {
     let bed = Testbed::gateway()
         .bootstrap(|bootstrap| {
-            for cluster in bootstrap["static_resources"]["clusters"]
-                .as_array_mut()
-                .unwrap()
-            {
+            for cluster in bootstrap["static_resources"]["clusters"].as_array_mut().unwrap() {
                 if cluster["name"] == "users" {
                     cluster["load_assignment"]["endpoints"] = json!([]);
                 }

@@ -24,13 +24,9 @@ fn keys_are_fetched_at_start_without_a_request() {
 
 #[test]
 fn requests_before_the_first_keys_wait_and_go_on() {
-    let bed = Testbed::gateway()
-        .idp(|idp| idp.behave(Behavior::Hold))
-        .start();
+    let bed = Testbed::gateway().idp(|idp| idp.behave(Behavior::Hold)).start();
     let token = user_token(&bed);
-    let waiting: Vec<_> = (0..5)
-        .map(|_| bed.get("/api/comments").bearer(&token).begin())
-        .collect();
+    let waiting: Vec<_> = (0..5).map(|_| bed.get("/api/comments").bearer(&token).begin()).collect();
     wait_until("five requests are held", || active(&bed) == 5);
     assert_eq!(bed.upstream.requests(), 0);
     // What needs no keys does not wait.
@@ -91,8 +87,7 @@ fn keys_outlive_an_issuer_that_is_down() {
     let before = bed.idp.requests();
     bed.idp.wait_for_requests(before + 2, LONG);
     assert_serves(&bed);
-    bed.envoy
-        .wait_for_log("jwks provider=clerk cluster=clerk: ", LONG);
+    bed.envoy.wait_for_log("jwks provider=clerk cluster=clerk: ", LONG);
     let only = bed.get("/api/comments").bearer(&user_token(&bed)).send();
     assert_eq!(only.status, 200);
     assert_context(&only_seen(&bed), USER);

@@ -47,18 +47,8 @@ fn a_record_is_asked_for_once_and_then_remembered() {
     assert_eq!(bed.users.lookups("user_2abc"), 1);
     let asked = &bed.users.seen()[0];
     assert_eq!(asked.path, "/internal/users/by-clerk-id/user_2abc");
-    assert_eq!(
-        asked.header("authorization"),
-        None,
-        "the client's token is not shown to it"
-    );
-    assert_eq!(
-        bed.get("/api/comments")
-            .bearer(&token_of(&bed, "user_2adm"))
-            .send()
-            .status,
-        200
-    );
+    assert_eq!(asked.header("authorization"), None, "the client's token is not shown to it");
+    assert_eq!(bed.get("/api/comments").bearer(&token_of(&bed, "user_2adm")).send().status, 200);
     assert_eq!(bed.users.requests(), 2);
 }
 
@@ -66,28 +56,18 @@ fn a_record_is_asked_for_once_and_then_remembered() {
 fn a_record_is_forgotten_when_its_ttl_ends() {
     let bed = Testbed::gateway()
         .filter_config(|config| {
-            config["user"]["lookup"]["cache"] = json!({"ttl": "200ms", "negative_ttl": "200ms"})
+            config["user"]["lookup"]["cache"] = json!({"ttl": "200ms", "negative_ttl": "200ms"});
         })
         .start();
     assert_serves(&bed);
     bed.users.set_role("user_2abc", "ADMIN");
     wait_until("the new role arrives", || {
-        assert_eq!(
-            bed.get("/api/comments")
-                .bearer(&user_token(&bed))
-                .send()
-                .status,
-            200
-        );
+        assert_eq!(bed.get("/api/comments").bearer(&user_token(&bed)).send().status, 200);
         only_seen(&bed).header("x-user-role") == Some(b"ADMIN")
     });
     bed.users.remove("user_2abc");
     wait_until("the user is gone", || {
-        bed.get("/api/comments")
-            .bearer(&user_token(&bed))
-            .send()
-            .status
-            == 403
+        bed.get("/api/comments").bearer(&user_token(&bed)).send().status == 403
     });
 }
 
@@ -96,23 +76,10 @@ fn a_user_is_named_by_clerk_id_else_by_sub() {
     let bed = Testbed::gateway().start();
     let mut claims = seed_claims("user_2abc");
     claims.as_object_mut().unwrap().remove("clerkId");
-    assert_eq!(
-        bed.get("/api/comments")
-            .bearer(&bed.idp.token(claims))
-            .send()
-            .status,
-        200
-    );
-    assert_context(
-        &only_seen(&bed),
-        [Some("u-1001"), None, Some("USER"), Some("ch-2001")],
-    );
+    assert_eq!(bed.get("/api/comments").bearer(&bed.idp.token(claims)).send().status, 200);
+    assert_context(&only_seen(&bed), [Some("u-1001"), None, Some("USER"), Some("ch-2001")]);
     let odd = token_of(&bed, "a/../../admin?x=1#y z%2e");
-    assert_denied(
-        &bed.get("/api/comments").bearer(&odd).send(),
-        403,
-        "user_unknown",
-    );
+    assert_denied(&bed.get("/api/comments").bearer(&odd).send(), 403, "user_unknown");
     let asked = bed.users.take();
     assert_eq!(
         asked[1].path,
@@ -124,7 +91,7 @@ fn a_user_is_named_by_clerk_id_else_by_sub() {
 fn a_users_service_at_fault_is_503_and_comes_back_by_itself() {
     let bed = Testbed::gateway()
         .filter_config(|config| {
-            config["user"]["lookup"]["cache"] = json!({"ttl": "0s", "negative_ttl": "0s"})
+            config["user"]["lookup"]["cache"] = json!({"ttl": "0s", "negative_ttl": "0s"});
         })
         .start();
     let denied = |name: &str| {
@@ -139,10 +106,7 @@ fn a_users_service_at_fault_is_503_and_comes_back_by_itself() {
         ("500", Behavior::Status(500)),
         ("401", Behavior::Status(401)),
         ("302", Behavior::Status(302)),
-        (
-            "garbage",
-            Behavior::Answer(Answer::new(200, "application/json", b"\xff{".to_vec())),
-        ),
+        ("garbage", Behavior::Answer(Answer::new(200, "application/json", b"\xff{".to_vec()))),
         ("reset", Behavior::Reset),
         ("huge", Behavior::Huge(10_000_000)),
         ("never", Behavior::Hold),
@@ -221,9 +185,8 @@ fn waiting_requests_are_bounded() {
 fn workers_serve_side_by_side() {
     let bed = Testbed::gateway().concurrency(4).start();
     let token = user_token(&bed);
-    let pending: Vec<_> = (0..64)
-        .map(|_| bed.get("/api/comments").bearer(&token).begin())
-        .collect();
+    let pending: Vec<_> =
+        (0..64).map(|_| bed.get("/api/comments").bearer(&token).begin()).collect();
     for pending in pending {
         assert_eq!(pending.finish().status, 200);
     }

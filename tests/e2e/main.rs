@@ -6,9 +6,11 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::string_slice,
     missing_docs,
     reason = "a test fails by panicking"
 )]
+#![allow(clippy::disallowed_methods, reason = "these tests run in real time")]
 
 mod answers;
 mod config;

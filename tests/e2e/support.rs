@@ -12,12 +12,7 @@ use serde_json::{Value, json};
 pub const LONG: Duration = Duration::from_secs(15);
 
 /// The five headers that the upstream trusts.
-pub const CONTEXT: [&str; 4] = [
-    "x-user-id",
-    "x-user-clerk-id",
-    "x-user-role",
-    "x-user-channel-id",
-];
+pub const CONTEXT: [&str; 4] = ["x-user-id", "x-user-clerk-id", "x-user-role", "x-user-channel-id"];
 
 /// A good token of the user that the users service knows as `u-1001`.
 pub fn user_token(bed: &Testbed) -> String {
@@ -45,17 +40,10 @@ pub fn assert_denied(response: &Response, status: u16, code: &str) {
         "{}",
         response.text()
     );
-    assert_eq!(
-        response.header("content-type"),
-        Some(&b"application/problem+json"[..])
-    );
+    assert_eq!(response.header("content-type"), Some(&b"application/problem+json"[..]));
     let problem = response.json();
     assert_eq!(problem["status"], status);
-    assert!(
-        problem["request_id"]
-            .as_str()
-            .is_some_and(|id| !id.is_empty())
-    );
+    assert!(problem["request_id"].as_str().is_some_and(|id| !id.is_empty()));
 }
 
 fn problem_code(response: &Response) -> String {
@@ -85,20 +73,13 @@ pub fn assert_context(seen: &Seen, context: [Option<&str>; 4]) {
         let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let managed = CONTEXT.contains(&name.as_str());
         let others = ["x-service-name", "txn-token"].contains(&name.as_str());
-        assert!(
-            !others && (!managed || seen.header(&name).is_some()),
-            "{name}"
-        );
+        assert!(!others && (!managed || seen.header(&name).is_some()), "{name}");
     }
 }
 
 /// The context of `u-1001`.
-pub const USER: [Option<&str>; 4] = [
-    Some("u-1001"),
-    Some("user_2abc"),
-    Some("USER"),
-    Some("ch-2001"),
-];
+pub const USER: [Option<&str>; 4] =
+    [Some("u-1001"), Some("user_2abc"), Some("USER"), Some("ch-2001")];
 /// The context of nobody.
 pub const NOBODY: [Option<&str>; 4] = [None; 4];
 

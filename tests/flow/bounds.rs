@@ -41,11 +41,7 @@ fn no_more_calls_are_under_way_than_the_limit() {
     assert_eq!(get("a"), Disposition::Pause);
     assert_eq!(get("b"), Disposition::Pause);
     assert_eq!(denied(&get("c")), Code::Overloaded);
-    assert_eq!(
-        get("a"),
-        Disposition::Pause,
-        "a call that is under way can be joined"
-    );
+    assert_eq!(get("a"), Disposition::Pause, "a call that is under way can be joined");
     assert!(flow.worker.next_call().is_some());
     assert!(flow.worker.next_call().is_some());
     flow.no_call();
@@ -63,10 +59,7 @@ fn a_lookup_that_never_answers_ends_every_request_by_its_deadline() {
     let released = flow.tick();
     assert_eq!(denied(&only(released, stream)), Code::UserLookupUnavailable);
     assert!(!flow.worker.is_waiting(stream));
-    assert!(
-        flow.answer(call.id, 200, b"{}").is_empty(),
-        "its late answer is nobody's"
-    );
+    assert!(flow.answer(call.id, 200, b"{}").is_empty(), "its late answer is nobody's");
     // The next request starts a call of its own.
     let (_, disposition) = flow.get("/x", &token);
     assert_eq!(disposition, Disposition::Pause);

@@ -35,9 +35,7 @@ fn a_verified_user_is_set_and_the_token_removed() {
             removed("authorization"),
         ]
     );
-    let [Edit::Set(_, id)] = ids.as_slice() else {
-        panic!("{ids:?}")
-    };
+    let [Edit::Set(_, id)] = ids.as_slice() else { panic!("{ids:?}") };
     assert_eq!(id.len(), 36);
     assert_eq!(&id[14..15], "4", "{id}");
 }
@@ -63,20 +61,15 @@ fn forged_context_is_stripped_first_on_every_kind_of_route() {
                 headers.push(("authorization", bearer.as_bytes()));
             }
             let (_, strip, disposition) = flow.send(path, &headers);
-            let names: Vec<Edit> = FORGED
-                .iter()
-                .map(|(name, _)| removed(&name.to_ascii_lowercase()))
-                .collect();
+            let names: Vec<Edit> =
+                FORGED.iter().map(|(name, _)| removed(&name.to_ascii_lowercase())).collect();
             assert_eq!(strip, names, "{path}");
             if let Disposition::Forward(edits) = disposition {
                 let mut set_names = edits.iter().filter_map(|edit| match edit {
                     Edit::Set(name, _) => Some(name.as_str()),
                     Edit::Remove(_) => None,
                 });
-                assert!(
-                    set_names.all(|name| name == "x-request-id"),
-                    "{path}: {edits:?}"
-                );
+                assert!(set_names.all(|name| name == "x-request-id"), "{path}: {edits:?}");
                 assert_eq!(edits.contains(&removed("authorization")), with_token);
             }
         }
@@ -116,31 +109,15 @@ fn an_optional_route_takes_a_good_token_or_none_but_no_bad_one() {
 fn roles_and_permissions_are_the_users_own() {
     for (path, record, code) in [
         ("/admin", json!({"id": 1, "role": "ADMIN"}), None),
-        (
-            "/admin",
-            json!({"id": 1, "role": "USER"}),
-            Some(Code::RoleRequired),
-        ),
-        (
-            "/admin",
-            json!({"id": 1, "role": "ADMINS"}),
-            Some(Code::RoleRequired),
-        ),
-        (
-            "/upload",
-            json!({"id": 1, "role": "USER", "permissions": ["video:create"]}),
-            None,
-        ),
+        ("/admin", json!({"id": 1, "role": "USER"}), Some(Code::RoleRequired)),
+        ("/admin", json!({"id": 1, "role": "ADMINS"}), Some(Code::RoleRequired)),
+        ("/upload", json!({"id": 1, "role": "USER", "permissions": ["video:create"]}), None),
         (
             "/upload",
             json!({"id": 1, "role": "USER", "permissions": []}),
             Some(Code::PermissionRequired),
         ),
-        (
-            "/upload",
-            json!({"id": 1, "role": "USER"}),
-            Some(Code::PermissionRequired),
-        ),
+        ("/upload", json!({"id": 1, "role": "USER"}), Some(Code::PermissionRequired)),
     ] {
         let mut flow = Flow::ready();
         let token = flow.token();
@@ -165,15 +142,11 @@ fn a_request_id_is_kept_where_it_is_harmless() {
     ] {
         let mut flow = Flow::ready();
         let (_, _, disposition) = flow.send("/x", &[("x-request-id", sent)]);
-        let Disposition::Deny(denial) = disposition else {
-            panic!("{disposition:?}")
-        };
+        let Disposition::Deny(denial) = disposition else { panic!("{disposition:?}") };
         assert_eq!(denial.request_id.as_bytes() == sent, kept, "{sent:?}");
         let (_, _, disposition) = flow.send("/healthz", &[("x-request-id", sent)]);
         let edits = forwarded(disposition);
-        let replaced = edits
-            .iter()
-            .any(|e| matches!(e, Edit::Set(n, _) if n == "x-request-id"));
+        let replaced = edits.iter().any(|e| matches!(e, Edit::Set(n, _) if n == "x-request-id"));
         assert_eq!(replaced, !kept, "{sent:?}");
     }
 }

@@ -28,10 +28,7 @@ impl Key {
         // Any scalar is a key; one made of the name needs no randomness.
         let mut scalar = [7; 32];
         scalar[..kid.len()].copy_from_slice(kid.as_bytes());
-        Self {
-            kid,
-            signing: SigningKey::from_slice(&scalar).unwrap(),
-        }
+        Self { kid, signing: SigningKey::from_slice(&scalar).unwrap() }
     }
 
     pub fn jwk(&self) -> Value {
@@ -43,11 +40,8 @@ impl Key {
     }
 
     pub fn sign(&self, header: &[u8], payload: &[u8]) -> String {
-        let input = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(header),
-            URL_SAFE_NO_PAD.encode(payload)
-        );
+        let input =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
         let signature: Signature = self.signing.sign(input.as_bytes());
         format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes()))
     }
@@ -160,10 +154,7 @@ impl Flow {
         fields.extend_from_slice(headers);
         let fields = fields
             .into_iter()
-            .map(|(name, value)| Field {
-                name: name.to_ascii_lowercase(),
-                value: value.to_vec(),
-            })
+            .map(|(name, value)| Field { name: name.to_ascii_lowercase(), value: value.to_vec() })
             .collect();
         let (strip, head) = Stripped::strip(fields, &self.worker.config().context.managed);
         self.streams += 1;
@@ -193,13 +184,11 @@ impl Flow {
 
     pub fn answer(&mut self, id: CallId, status: u16, body: &[u8]) -> Vec<Released> {
         let body = body.to_vec();
-        self.worker
-            .on_answer(id, &Answer::Response { status, body }, self.now)
+        self.worker.on_answer(id, &Answer::Response { status, body }, self.now)
     }
 
     pub fn fail(&mut self, id: CallId, failure: Failure) -> Vec<Released> {
-        self.worker
-            .on_answer(id, &Answer::Failed(failure), self.now)
+        self.worker.on_answer(id, &Answer::Failed(failure), self.now)
     }
 
     /// Sends a request with this token and answers the lookup, if there is one, with `record`.

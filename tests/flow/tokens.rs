@@ -26,7 +26,7 @@ fn a_good_token_passes_and_its_variants_too() {
         claims(),
         with("aud", json!(["other", "youtube-clone-api"])),
         with("nbf", json!(START)),
-        with("exp", json!(START as f64 + 0.5)),
+        with("exp", json!(1_767_225_600.5)),
         with("azp", json!("anyone")),
         with("iat", json!(START + 30)),
         without("iat"),
@@ -42,23 +42,14 @@ fn a_good_token_passes_and_its_variants_too() {
 fn claims_that_do_not_fit_are_refused_by_their_code() {
     for (claims, code) in [
         (with("iss", json!("someone-else")), Code::IssuerUnknown),
-        (
-            with("iss", json!(["youtube-clone-auth"])),
-            Code::IssuerUnknown,
-        ),
+        (with("iss", json!(["youtube-clone-auth"])), Code::IssuerUnknown),
         (without("iss"), Code::IssuerUnknown),
         (with("aud", json!("other")), Code::AudienceMismatch),
         (with("aud", json!([])), Code::AudienceMismatch),
-        (
-            with("aud", json!("youtube-clone-api ")),
-            Code::AudienceMismatch,
-        ),
+        (with("aud", json!("youtube-clone-api ")), Code::AudienceMismatch),
         (without("aud"), Code::AudienceMismatch),
         (with("aud", json!(1)), Code::TokenMalformed),
-        (
-            with("aud", json!(["youtube-clone-api", 1])),
-            Code::TokenMalformed,
-        ),
+        (with("aud", json!(["youtube-clone-api", 1])), Code::TokenMalformed),
         (with("exp", json!(START - 30)), Code::TokenExpired),
         (with("exp", json!(-1)), Code::TokenExpired),
         (with("exp", json!(-1e300)), Code::TokenExpired),
@@ -85,11 +76,7 @@ fn expiry_counts_leeway_and_is_exclusive() {
         let token = flow.key.token(&with("exp", json!(START)));
         flow.advance(Duration::from_millis(late));
         let (_, disposition) = flow.get("/x", &token);
-        assert_eq!(
-            disposition == Disposition::Pause,
-            passes,
-            "{late} ms after `exp`"
-        );
+        assert_eq!(disposition == Disposition::Pause, passes, "{late} ms after `exp`");
     }
 }
 
@@ -122,10 +109,7 @@ fn an_authorized_party_must_be_one_of_ours_where_the_token_names_one() {
     for (claims, code) in [
         (claims(), None),
         (with("azp", json!("https://www.example.com")), None),
-        (
-            with("azp", json!("https://evil.example")),
-            Some(Code::AuthorizedPartyMismatch),
-        ),
+        (with("azp", json!("https://evil.example")), Some(Code::AuthorizedPartyMismatch)),
         (with("azp", json!(7)), Some(Code::AuthorizedPartyMismatch)),
     ] {
         let mut flow = Flow::with(&config).with_keys();
@@ -203,9 +187,7 @@ fn an_algorithm_comes_from_the_key_and_the_provider_and_never_from_the_token() {
         (json!({"alg": "HS256"}), Code::AlgorithmNotAllowed),
         (json!({"alg": "RS256", "kid": "k1"}), Code::KeyUnknown),
     ] {
-        let token = flow
-            .key
-            .sign(header.to_string().as_bytes(), payload.as_bytes());
+        let token = flow.key.sign(header.to_string().as_bytes(), payload.as_bytes());
         let mut flow = Flow::ready();
         let (_, disposition) = flow.get("/x", &token);
         assert_eq!(denied(&disposition), code, "{header}");
@@ -250,10 +232,7 @@ fn keys_that_a_token_brings_along_are_not_looked_at() {
         json!({"alg": "ES256", "x5u": "https://evil.example/cert"}),
         json!({"alg": "ES256", "x5c": ["MIIB"]}),
     ] {
-        let token = imposter.sign(
-            header.to_string().as_bytes(),
-            claims().to_string().as_bytes(),
-        );
+        let token = imposter.sign(header.to_string().as_bytes(), claims().to_string().as_bytes());
         let (_, disposition) = flow.get("/x", &token);
         assert_eq!(denied(&disposition), Code::SignatureInvalid, "{header}");
         flow.no_call();
@@ -271,39 +250,18 @@ fn a_request_has_one_token_or_none() {
     let bearer = |token: &str| format!("bearer   {token}").into_bytes();
     for (headers, code) in [
         (vec![("authorization", bearer(&one))], None),
+        (vec![("authorization", bearer(&one)), ("x-token", one.clone().into_bytes())], None),
         (
-            vec![
-                ("authorization", bearer(&one)),
-                ("x-token", one.clone().into_bytes()),
-            ],
-            None,
-        ),
-        (
-            vec![
-                ("authorization", bearer(&one)),
-                ("x-token", other.clone().into_bytes()),
-            ],
+            vec![("authorization", bearer(&one)), ("x-token", other.clone().into_bytes())],
             Some(Code::TokenAmbiguous),
         ),
         (
-            vec![
-                ("authorization", bearer(&one)),
-                ("authorization", bearer(&other)),
-            ],
+            vec![("authorization", bearer(&one)), ("authorization", bearer(&other))],
             Some(Code::TokenAmbiguous),
         ),
-        (
-            vec![("authorization", b"Basic dXNlcjpwdw==".to_vec())],
-            Some(Code::TokenMissing),
-        ),
-        (
-            vec![("authorization", b"Bearer".to_vec())],
-            Some(Code::TokenMissing),
-        ),
-        (
-            vec![("authorization", b"Bearer \xff\xfe".to_vec())],
-            Some(Code::TokenMalformed),
-        ),
+        (vec![("authorization", b"Basic dXNlcjpwdw==".to_vec())], Some(Code::TokenMissing)),
+        (vec![("authorization", b"Bearer".to_vec())], Some(Code::TokenMissing)),
+        (vec![("authorization", b"Bearer \xff\xfe".to_vec())], Some(Code::TokenMalformed)),
         (vec![], Some(Code::TokenMissing)),
     ] {
         let headers: Vec<(&str, &[u8])> = headers.iter().map(|(n, v)| (*n, v.as_slice())).collect();

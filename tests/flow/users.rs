@@ -28,11 +28,7 @@ fn the_lookup_names_the_user_by_the_first_key_claim_there_is() {
         assert_eq!(call.request.cluster, "users");
         assert_eq!(call.request.timeout, Duration::from_millis(300));
         let header = |name: &str| {
-            call.request
-                .headers
-                .iter()
-                .find(|(n, _)| n == name)
-                .map(|(_, v)| v.as_str())
+            call.request.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
         };
         assert_eq!(header(":path"), Some(path));
         assert_eq!(header(":authority"), Some("users.internal"));
@@ -93,7 +89,7 @@ fn a_record_is_remembered_for_its_ttl() {
     let mut flow = Flow::ready();
     let token = flow.token();
     forwarded(flow.whole("/x", &token, &record()));
-    flow.advance(300 * SECOND - Duration::from_millis(1));
+    flow.advance(Duration::from_millis(299_999));
     let (_, disposition) = flow.get("/x", &token);
     forwarded(disposition);
     flow.advance(Duration::from_millis(1));
@@ -111,7 +107,7 @@ fn an_unknown_user_is_403_and_remembered_for_the_negative_ttl() {
         let call = flow.call();
         let released = flow.answer(call.id, status, b"{}");
         assert_eq!(denied(&only(released, stream)), Code::UserUnknown);
-        flow.advance(10 * SECOND - Duration::from_millis(1));
+        flow.advance(Duration::from_millis(9_999));
         let (_, disposition) = flow.get("/x", &token);
         assert_eq!(denied(&disposition), Code::UserUnknown);
         flow.no_call();
@@ -172,34 +168,13 @@ fn a_record_that_cannot_be_a_context_is_refused() {
     for (record, code) in [
         (json!({}), Code::UserLookupUnavailable),
         (json!({"id": "u-1"}), Code::UserLookupUnavailable),
-        (
-            json!({"id": null, "role": "USER"}),
-            Code::UserLookupUnavailable,
-        ),
-        (
-            json!({"id": "", "role": "USER"}),
-            Code::UserLookupUnavailable,
-        ),
-        (
-            json!({"id": {"a": 1}, "role": "USER"}),
-            Code::UserLookupUnavailable,
-        ),
-        (
-            json!({"id": "u-1\r\nx-user-role: ADMIN", "role": "USER"}),
-            Code::UserLookupUnavailable,
-        ),
-        (
-            json!({"id": "u-1", "role": "US\u{0}ER"}),
-            Code::UserLookupUnavailable,
-        ),
-        (
-            json!({"id": "u-1", "role": "USER", "channelId": "é"}),
-            Code::UserLookupUnavailable,
-        ),
-        (
-            json!({"id": "u-1", "role": ["USER"]}),
-            Code::UserLookupUnavailable,
-        ),
+        (json!({"id": null, "role": "USER"}), Code::UserLookupUnavailable),
+        (json!({"id": "", "role": "USER"}), Code::UserLookupUnavailable),
+        (json!({"id": {"a": 1}, "role": "USER"}), Code::UserLookupUnavailable),
+        (json!({"id": "u-1\r\nx-user-role: ADMIN", "role": "USER"}), Code::UserLookupUnavailable),
+        (json!({"id": "u-1", "role": "US\u{0}ER"}), Code::UserLookupUnavailable),
+        (json!({"id": "u-1", "role": "USER", "channelId": "é"}), Code::UserLookupUnavailable),
+        (json!({"id": "u-1", "role": ["USER"]}), Code::UserLookupUnavailable),
     ] {
         let mut flow = Flow::ready();
         let token = flow.token();
@@ -272,10 +247,6 @@ fn one_name_at_two_issuers_is_two_users() {
     theirs["iss"] = json!("other-auth");
     let token = flow.key.token(&theirs);
     let (_, disposition) = flow.get("/x", &token);
-    assert_eq!(
-        disposition,
-        Disposition::Pause,
-        "the first user's record is not theirs"
-    );
+    assert_eq!(disposition, Disposition::Pause, "the first user's record is not theirs");
     flow.call();
 }

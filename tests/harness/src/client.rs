@@ -35,13 +35,7 @@ impl Request {
     /// Any method and request target.
     pub fn new(to: SocketAddr, method: &str, target: impl AsRef<[u8]>) -> Request {
         let target = target.as_ref().to_vec();
-        Request {
-            to,
-            method: method.into(),
-            target,
-            headers: Headers::new(),
-            body: Vec::new(),
-        }
+        Request { to, method: method.into(), target, headers: Headers::new(), body: Vec::new() }
     }
 
     /// A GET.
@@ -97,10 +91,7 @@ impl Request {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.write_all(&self.bytes())?;
-        Ok(Pending {
-            request: self.clone(),
-            stream,
-        })
+        Ok(Pending { request: self.clone(), stream })
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -126,13 +117,7 @@ impl Request {
 /// Names the request without its headers, which hold tokens.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {} to {}",
-            self.method,
-            self.target.escape_ascii(),
-            self.to
-        )
+        write!(f, "{} {} to {}", self.method, self.target.escape_ascii(), self.to)
     }
 }
 
@@ -162,10 +147,7 @@ impl Pending {
     }
 
     fn read(&mut self) -> io::Result<Response> {
-        let mut input = Input {
-            stream: &mut self.stream,
-            buffer: Vec::new(),
-        };
+        let mut input = Input { stream: &mut self.stream, buffer: Vec::new() };
         let mut response = loop {
             let head = input.until(b"\r\n\r\n")?;
             let response = parse_head(&head)?;
@@ -177,9 +159,8 @@ impl Pending {
         if self.request.method == "HEAD" || response.status == 204 || response.status == 304 {
             return Ok(response);
         }
-        let chunked = values(&response.headers, "transfer-encoding")
-            .iter()
-            .any(|v| v.ends_with(b"chunked"));
+        let chunked =
+            values(&response.headers, "transfer-encoding").iter().any(|v| v.ends_with(b"chunked"));
         if chunked {
             loop {
                 let line = input.until(b"\r\n")?;
@@ -203,9 +184,7 @@ impl Pending {
                 }
             }
         } else if let Some(length) = response.header("content-length") {
-            let length = str::from_utf8(length)
-                .ok()
-                .and_then(|length| length.parse().ok());
+            let length = str::from_utf8(length).ok().and_then(|length| length.parse().ok());
             response.body = input.exactly(length.ok_or_else(|| invalid("bad content-length"))?)?;
         } else {
             response.body = input.buffer;
@@ -266,11 +245,7 @@ impl Input<'_> {
     /// Everything up to and with `end`.
     fn until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
         loop {
-            if let Some(at) = self
-                .buffer
-                .windows(end.len())
-                .position(|window| window == end)
-            {
+            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
                 return Ok(self.buffer.drain(..at + end.len()).collect());
             }
             self.more()?;
@@ -286,15 +261,12 @@ impl Input<'_> {
 
     fn more(&mut self) -> io::Result<()> {
         let mut chunk = [0; 16 * 1024];
-        let read = self
-            .stream
-            .read(&mut chunk)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::WouldBlock => {
-                    io::Error::new(io::ErrorKind::TimedOut, "nothing came in time")
-                }
-                _ => error,
-            })?;
+        let read = self.stream.read(&mut chunk).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                io::Error::new(io::ErrorKind::TimedOut, "nothing came in time")
+            }
+            _ => error,
+        })?;
         if read == 0 {
             let so_far = self.buffer.escape_ascii();
             return Err(io::Error::new(
@@ -311,11 +283,8 @@ fn parse_head(head: &[u8]) -> io::Result<Response> {
     let mut fields = [httparse::EMPTY_HEADER; 256];
     let mut parsed = httparse::Response::new(&mut fields);
     parsed.parse(head).map_err(invalid)?;
-    let headers = parsed
-        .headers
-        .iter()
-        .map(|field| (field.name.into(), field.value.to_vec()))
-        .collect();
+    let headers =
+        parsed.headers.iter().map(|field| (field.name.into(), field.value.to_vec())).collect();
     Ok(Response {
         status: parsed.code.unwrap_or_default(),
         headers,
@@ -325,14 +294,8 @@ fn parse_head(head: &[u8]) -> io::Result<Response> {
 }
 
 fn field(line: &[u8]) -> io::Result<(String, Vec<u8>)> {
-    let colon = line
-        .iter()
-        .position(|byte| *byte == b':')
-        .ok_or_else(|| invalid("bad trailer"))?;
-    Ok((
-        String::from_utf8_lossy(&line[..colon]).into(),
-        line[colon + 1..].trim_ascii().to_vec(),
-    ))
+    let colon = line.iter().position(|byte| *byte == b':').ok_or_else(|| invalid("bad trailer"))?;
+    Ok((String::from_utf8_lossy(&line[..colon]).into(), line[colon + 1..].trim_ascii().to_vec()))
 }
 
 fn invalid(error: impl fmt::Display) -> io::Error {
@@ -349,9 +312,7 @@ pub fn h2(
     body: &[u8],
     trailers: &[(&str, &[u8])],
 ) -> Response {
-    let uri: Uri = format!("http://{HOST}{path}")
-        .parse()
-        .expect("a valid path");
+    let uri: Uri = format!("http://{HOST}{path}").parse().expect("a valid path");
     let trailers = (!trailers.is_empty()).then(|| header_map(trailers));
     let body =
         Full::new(Bytes::copy_from_slice(body)).with_trailers(std::future::ready(trailers.map(Ok)));
@@ -362,17 +323,12 @@ pub fn h2(
 
     let exchange = async {
         let stream = TokioIo::new(
-            tokio::net::TcpStream::connect(to)
-                .await
-                .map_err(|error| error.to_string())?,
+            tokio::net::TcpStream::connect(to).await.map_err(|error| error.to_string())?,
         );
         let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
         let (mut sender, connection) = handshake.await.map_err(|error| error.to_string())?;
         tokio::spawn(connection);
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| format!("{error:?}"))?;
+        let response = sender.send_request(request).await.map_err(|error| format!("{error:?}"))?;
         let (head, body) = response.into_parts();
         let body = body.collect().await.map_err(|error| format!("{error:?}"))?;
         Ok::<_, String>(Response {
@@ -394,10 +350,7 @@ fn header_map(headers: &[(&str, &[u8])]) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("a valid header name");
-        map.append(
-            name,
-            HeaderValue::from_bytes(value).expect("a valid header value"),
-        );
+        map.append(name, HeaderValue::from_bytes(value).expect("a valid header value"));
     }
     map
 }

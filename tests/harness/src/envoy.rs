@@ -48,11 +48,7 @@ fn answers(envoy: &Path) -> Result<(), String> {
     if says.contains("version:") {
         Ok(())
     } else {
-        Err(format!(
-            "{} --version: {} {says}",
-            envoy.display(),
-            output.status
-        ))
+        Err(format!("{} --version: {} {says}", envoy.display(), output.status))
     }
 }
 
@@ -166,11 +162,7 @@ impl Launch {
 
     /// Starts Envoy and waits until it is live, or has refused the config.
     pub fn try_start(self) -> Result<Envoy, StartError> {
-        let early = |reason| StartError {
-            reason,
-            status: None,
-            log: String::new(),
-        };
+        let early = |reason| StartError { reason, status: None, log: String::new() };
         let binary = find().map_err(early)?;
         let dir = scratch();
         let config = dir.path().join("bootstrap.json");
@@ -184,12 +176,7 @@ impl Launch {
             .arg("--admin-address-path")
             .arg(&admin_file)
             .args(["--concurrency", &self.concurrency.to_string()])
-            .args([
-                "--log-level",
-                "info",
-                "--component-log-level",
-                &self.component_log_level,
-            ])
+            .args(["--log-level", "info", "--component-log-level", &self.component_log_level])
             // Nobody restarts it, and its shared memory would outlive a kill.
             .arg("--disable-hot-restart")
             // Access logs are written at once, or nearly: tests read them.
@@ -203,20 +190,12 @@ impl Launch {
         match wait_until_live(&process, &admin_file) {
             Ok(admin) => {
                 let listeners = listeners(&admin_text(admin, "/listeners?format=json"));
-                Ok(Envoy {
-                    process,
-                    admin,
-                    listeners,
-                })
+                Ok(Envoy { process, admin, listeners })
             }
             Err(reason) => {
                 let status = process.exit_status();
                 process.kill();
-                Err(StartError {
-                    reason,
-                    status,
-                    log: process.log(),
-                })
+                Err(StartError { reason, status, log: process.log() })
             }
         }
     }
@@ -229,9 +208,8 @@ fn wait_until_live(process: &Process, admin_file: &Path) -> Result<SocketAddr, S
         if let Some(status) = process.exit_status() {
             return Err(format!("Envoy ended at once ({status})"));
         }
-        let admin = fs::read_to_string(admin_file)
-            .ok()
-            .and_then(|address| address.trim().parse().ok());
+        let admin =
+            fs::read_to_string(admin_file).ok().and_then(|address| address.trim().parse().ok());
         if let Some(admin) = admin {
             match Request::get(admin, "/ready").try_send(Duration::from_secs(1)) {
                 Ok(ready) if ready.status == 200 => return Ok(admin),
@@ -248,10 +226,7 @@ fn wait_until_live(process: &Process, admin_file: &Path) -> Result<SocketAddr, S
 
 fn listeners(admin_json: &str) -> Vec<(String, SocketAddr)> {
     let document: Value = serde_json::from_str(admin_json).unwrap_or_default();
-    let statuses = document["listener_statuses"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let statuses = document["listener_statuses"].as_array().cloned().unwrap_or_default();
     let address = |status: &Value| {
         let socket = &status["local_address"]["socket_address"];
         let address = format!("{}:{}", socket["address"].as_str()?, socket["port_value"]);
@@ -298,9 +273,7 @@ impl Envoy {
     #[track_caller]
     pub fn address_of(&self, listener: &str) -> SocketAddr {
         let found = self.listeners.iter().find(|(name, _)| name == listener);
-        found
-            .unwrap_or_else(|| panic!("no listener `{listener}` among {:?}", self.listeners))
-            .1
+        found.unwrap_or_else(|| panic!("no listener `{listener}` among {:?}", self.listeners)).1
     }
 
     /// The admin interface.
@@ -318,13 +291,9 @@ impl Envoy {
     #[track_caller]
     pub fn stat(&self, name: &str) -> u64 {
         let stats = self.admin_get("/stats");
-        let value = stats
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let value = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         value.map_or(0, |value| {
-            value
-                .parse()
-                .unwrap_or_else(|_| panic!("`{name}` is no number: {value}"))
+            value.parse().unwrap_or_else(|_| panic!("`{name}` is no number: {value}"))
         })
     }
 

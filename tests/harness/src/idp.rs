@@ -26,10 +26,7 @@ pub const AUDIENCE: &str = "youtube-clone-api";
 
 /// Seconds since 1970, for claims.
 pub fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("a clock after 1970")
-        .as_secs()
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs()
 }
 
 /// The claims of a good token: from now on, for an hour.
@@ -57,27 +54,18 @@ impl Key {
     /// An RS256 key of 2048 bits. All of a process share one, since making one takes long.
     pub fn rs256(kid: &str) -> Key {
         static SHARED: LazyLock<Key> = LazyLock::new(|| Key::generate_rs256("", 2048));
-        Key {
-            kid: kid.into(),
-            ..SHARED.clone()
-        }
+        Key { kid: kid.into(), ..SHARED.clone() }
     }
 
     /// An RS256 key of its own, of any size.
     pub fn generate_rs256(kid: &str, bits: usize) -> Key {
         let private = RsaPrivateKey::new(&mut rsa::rand_core::OsRng, bits).expect("an RSA key");
-        Key {
-            kid: kid.into(),
-            private: Private::Rs256(Arc::new(private)),
-        }
+        Key { kid: kid.into(), private: Private::Rs256(Arc::new(private)) }
     }
 
     /// A new ES256 key.
     pub fn es256(kid: &str) -> Key {
-        Key {
-            kid: kid.into(),
-            private: Private::Es256(p256::ecdsa::SigningKey::generate()),
-        }
+        Key { kid: kid.into(), private: Private::Es256(p256::ecdsa::SigningKey::generate()) }
     }
 
     /// The key id.
@@ -142,10 +130,7 @@ impl Key {
 
     /// A token with the header that belongs to this key.
     pub fn token(&self, claims: &Value) -> String {
-        self.token_with(
-            &json!({"alg": self.algorithm(), "kid": self.kid, "typ": "JWT"}),
-            claims,
-        )
+        self.token_with(&json!({"alg": self.algorithm(), "kid": self.kid, "typ": "JWT"}), claims)
     }
 }
 
@@ -176,22 +161,14 @@ impl Idp {
     pub fn start() -> Idp {
         let signer = Key::rs256("rs-1");
         let published = vec![signer.clone(), Key::es256("es-1")];
-        let keys = Arc::new(Mutex::new(Keys {
-            published,
-            signer,
-            rotations: 0,
-            raw: None,
-        }));
+        let keys = Arc::new(Mutex::new(Keys { published, signer, rotations: 0, raw: None }));
         let served = keys.clone();
         let server = Server::start(move |seen| {
             if seen.path != JWKS_PATH {
                 return Answer::problem(404, "no such resource");
             }
             let keys = lock(&served);
-            let document = keys
-                .raw
-                .clone()
-                .unwrap_or_else(|| keys.jwks().to_string().into_bytes());
+            let document = keys.raw.clone().unwrap_or_else(|| keys.jwks().to_string().into_bytes());
             Answer::new(200, "application/json", document)
         });
         Idp { server, keys }
@@ -207,9 +184,7 @@ impl Idp {
     pub fn key(&self, kid: &str) -> Key {
         let keys = lock(&self.keys);
         let found = keys.published.iter().find(|key| key.kid == kid);
-        found
-            .unwrap_or_else(|| panic!("no key `{kid}` among {:?}", keys.published))
-            .clone()
+        found.unwrap_or_else(|| panic!("no key `{kid}` among {:?}", keys.published)).clone()
     }
 
     /// The published keys.

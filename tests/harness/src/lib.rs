@@ -48,9 +48,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub type Headers = Vec<(String, Vec<u8>)>;
 
 fn headers_of(map: &hyper::HeaderMap) -> Headers {
-    map.iter()
-        .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
-        .collect()
+    map.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
 }
 
 /// The values of every header called `name`, in any case.

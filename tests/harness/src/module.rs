@@ -26,11 +26,7 @@ pub fn build_visibly() -> PathBuf {
 pub fn workspace() -> &'static Path {
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-        manifest
-            .ancestors()
-            .nth(2)
-            .expect("the harness lies in tests/harness")
-            .into()
+        manifest.ancestors().nth(2).expect("the harness lies in tests/harness").into()
     });
     &ROOT
 }
@@ -46,10 +42,7 @@ pub fn target_dir() -> &'static Path {
             });
         let metadata: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let Some(dir) = metadata["target_directory"].as_str() else {
-            panic!(
-                "cargo metadata failed:\n{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            panic!("cargo metadata failed:\n{}", String::from_utf8_lossy(&output.stderr));
         };
         dir.into()
     });
@@ -81,26 +74,19 @@ fn try_build(visibly: bool) -> Result<PathBuf, String> {
     let mut build = cargo();
     build.args(["build", "--release", "--lib", "--target", TARGET]);
     // They are meant for the tests' build, and would replace the flags of .cargo/config.toml.
-    for variable in [
-        "RUSTFLAGS",
-        "CARGO_ENCODED_RUSTFLAGS",
-        "CARGO_BUILD_RUSTFLAGS",
-        "LLVM_PROFILE_FILE",
-    ] {
+    for variable in
+        ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "LLVM_PROFILE_FILE"]
+    {
         build.env_remove(variable);
     }
     if visibly {
         build.stderr(Stdio::inherit());
     }
     let command = format!("cargo build --release --lib --target {TARGET}");
-    let output = build
-        .output()
-        .map_err(|error| format!("cannot run `{command}`: {error}"))?;
+    let output = build.output().map_err(|error| format!("cannot run `{command}`: {error}"))?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
-        return Err(format!(
-            "the module does not build (`{command}`):\n{errors}"
-        ));
+        return Err(format!("the module does not build (`{command}`):\n{errors}"));
     }
     let module = target_dir().join(TARGET).join("release/meshgate.wasm");
     if !module.is_file() {
@@ -115,18 +101,12 @@ fn try_build(visibly: bool) -> Result<PathBuf, String> {
 /// Where there is no rustup, the build itself tells whether the target is missing.
 fn ensure_target() -> Result<(), String> {
     let rustup = |arguments: &[&str]| {
-        Command::new("rustup")
-            .args(arguments)
-            .current_dir(workspace())
-            .output()
+        Command::new("rustup").args(arguments).current_dir(workspace()).output()
     };
     let Ok(installed) = rustup(&["target", "list", "--installed"]) else {
         return Ok(());
     };
-    if String::from_utf8_lossy(&installed.stdout)
-        .lines()
-        .any(|line| line.trim() == TARGET)
-    {
+    if String::from_utf8_lossy(&installed.stdout).lines().any(|line| line.trim() == TARGET) {
         return Ok(());
     }
     match rustup(&["target", "add", TARGET]) {

@@ -69,9 +69,7 @@ impl Process {
             .stderr(output)
             .process_group(0)
             .spawn()?;
-        let name = Path::new(command.get_program())
-            .file_name()
-            .unwrap_or_default();
+        let name = Path::new(command.get_program()).file_name().unwrap_or_default();
         Ok(Process {
             name: name.to_string_lossy().into(),
             pid: child.id(),
@@ -146,11 +144,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!(
-                "---- the end of the output of {} ----\n{}",
-                self.name,
-                tail(&self.log())
-            );
+            eprintln!("---- the end of the output of {} ----\n{}", self.name, tail(&self.log()));
         }
     }
 }
@@ -169,9 +163,7 @@ pub(crate) fn tail(log: &str) -> String {
 /// A new directory for one program's files, under the target directory.
 pub fn scratch() -> TempDir {
     let parent = crate::module::target_dir().join("harness/run");
-    fs::create_dir_all(&parent)
-        .and_then(|()| TempDir::new_in(&parent))
-        .unwrap_or_else(|error| {
-            panic!("cannot create a directory in {}: {error}", parent.display());
-        })
+    fs::create_dir_all(&parent).and_then(|()| TempDir::new_in(&parent)).unwrap_or_else(|error| {
+        panic!("cannot create a directory in {}: {error}", parent.display());
+    })
 }

@@ -168,20 +168,13 @@ impl Server {
     pub fn start(handler: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Server {
         let shared = Arc::new(Shared {
             handler: Box::new(handler),
-            control: watch::Sender::new(Control {
-                behavior: Behavior::Serve,
-                releases: 0,
-            }),
+            control: watch::Sender::new(Control { behavior: Behavior::Serve, releases: 0 }),
             record: Mutex::default(),
             arrived: Condvar::new(),
         });
         let socket = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let address = socket.local_addr().expect("a bound socket has an address");
-        let server = Server {
-            address,
-            shared,
-            port: Mutex::new(Port::Shut(socket)),
-        };
+        let server = Server { address, shared, port: Mutex::new(Port::Shut(socket)) };
         server.reopen();
         server
     }
@@ -193,9 +186,7 @@ impl Server {
 
     /// Treats requests so from now on; held ones, too.
     pub fn behave(&self, behavior: Behavior) {
-        self.shared
-            .control
-            .send_modify(|control| control.behavior = behavior);
+        self.shared.control.send_modify(|control| control.behavior = behavior);
     }
 
     /// Ends [`Behavior::Hold`]: the requests held are served, and those that come.
@@ -257,10 +248,8 @@ impl Server {
     #[track_caller]
     pub fn wait_for_requests(&self, count: usize, timeout: Duration) {
         let record = lock(&self.shared.record);
-        let waited = self
-            .shared
-            .arrived
-            .wait_timeout_while(record, timeout, |record| record.total < count);
+        let waited =
+            self.shared.arrived.wait_timeout_while(record, timeout, |record| record.total < count);
         let (record, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
         assert!(
             record.total >= count,
@@ -279,9 +268,7 @@ impl fmt::Debug for Server {
 fn bind(address: SocketAddr) -> TcpSocket {
     let socket = TcpSocket::new_v4().expect("an IPv4 socket");
     // Connections of the server that was here may linger on this port.
-    let bound = socket
-        .set_reuseaddr(true)
-        .and_then(|()| socket.bind(address));
+    let bound = socket.set_reuseaddr(true).and_then(|()| socket.bind(address));
     bound.unwrap_or_else(|error| panic!("cannot bind {address}: {error}"));
     socket
 }
@@ -305,9 +292,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot
             let mut protocol = auto::Builder::new(TokioExecutor::new());
             protocol.http1().max_headers(1024);
             // What goes wrong with a connection shows at the peer, which is what is tested.
-            let _ = protocol
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let _ = protocol.serve_connection(TokioIo::new(stream), service).await;
         });
     }
     drop(listener);
@@ -327,15 +312,8 @@ async fn answer(
         Behavior::Hold => {
             let released = |now: &Control| now.releases != at_arrival.releases;
             let held = |now: &Control| !released(now) && matches!(now.behavior, Behavior::Hold);
-            let now = control
-                .wait_for(|now| !held(now))
-                .await
-                .map_err(|_| "the server is gone")?;
-            if released(&now) {
-                Behavior::Serve
-            } else {
-                now.behavior.clone()
-            }
+            let now = control.wait_for(|now| !held(now)).await.map_err(|_| "the server is gone")?;
+            if released(&now) { Behavior::Serve } else { now.behavior.clone() }
         }
         behavior => behavior,
     };
@@ -377,10 +355,7 @@ async fn receive(shared: &Shared, request: Request<Incoming>) -> Seen {
     let (head, mut body) = request.into_parts();
     let seen = Seen {
         method: head.method.to_string(),
-        path: head
-            .uri
-            .path_and_query()
-            .map_or_else(String::new, ToString::to_string),
+        path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
         headers: headers_of(&head.headers),
         authority: head.uri.authority().map(ToString::to_string),
         body: Vec::new(),

@@ -69,10 +69,7 @@ impl Testbed {
     #[track_caller]
     pub fn no_traps(&self) {
         let log = self.envoy.log();
-        if let Some(line) = log
-            .lines()
-            .find(|line| TRAPS.iter().any(|trap| line.contains(trap)))
-        {
+        if let Some(line) = log.lines().find(|line| TRAPS.iter().any(|trap| line.contains(trap))) {
             panic!("the module trapped: {line}");
         }
     }
@@ -171,20 +168,9 @@ impl Builder {
                 *filename = json!(module::build());
             }
         });
-        let Builder {
-            launch,
-            bootstrap,
-            idp,
-            users,
-            upstream,
-        } = self;
+        let Builder { launch, bootstrap, idp, users, upstream } = self;
         let envoy = launch.bootstrap(bootstrap).try_start()?;
-        Ok(Testbed {
-            envoy,
-            idp,
-            users,
-            upstream,
-        })
+        Ok(Testbed { envoy, idp, users, upstream })
     }
 
     /// Points a cluster, if the config has it, at an address.
@@ -192,11 +178,7 @@ impl Builder {
         let address = address(&self);
         let socket = json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
         let clusters = self.bootstrap["static_resources"]["clusters"].as_array_mut();
-        for cluster in clusters
-            .into_iter()
-            .flatten()
-            .filter(|cluster| cluster["name"] == name)
-        {
+        for cluster in clusters.into_iter().flatten().filter(|cluster| cluster["name"] == name) {
             cluster["load_assignment"]["endpoints"] =
                 json!([{"lb_endpoints": [{"endpoint": {"address": socket}}]}]);
         }
@@ -207,10 +189,7 @@ impl Builder {
 fn free_ports(bootstrap: &mut Value) {
     let free = json!({"socket_address": {"address": "127.0.0.1", "port_value": 0}});
     bootstrap["admin"]["address"] = free.clone();
-    for listener in bootstrap["static_resources"]["listeners"]
-        .as_array_mut()
-        .into_iter()
-        .flatten()
+    for listener in bootstrap["static_resources"]["listeners"].as_array_mut().into_iter().flatten()
     {
         listener["address"] = free.clone();
     }
@@ -218,17 +197,14 @@ fn free_ports(bootstrap: &mut Value) {
 
 /// Calls `visit` with the typed config of every wasm filter, wherever it stands.
 fn wasm_filters(value: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
-    let kind = value
-        .get("@type")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let kind = value.get("@type").and_then(Value::as_str).unwrap_or_default();
     if kind.ends_with("/envoy.extensions.filters.http.wasm.v3.Wasm") {
         return visit(value);
     }
     match value {
-        Value::Object(members) => members
-            .values_mut()
-            .for_each(|member| wasm_filters(member, visit)),
+        Value::Object(members) => {
+            members.values_mut().for_each(|member| wasm_filters(member, visit))
+        }
         Value::Array(items) => items.iter_mut().for_each(|item| wasm_filters(item, visit)),
         _ => {}
     }

@@ -26,13 +26,7 @@ impl Deref for Upstream {
 }
 
 fn echo(seen: &Seen) -> Answer {
-    let headers: Vec<_> = seen
-        .headers
-        .iter()
-        .map(|(name, value)| (name, String::from_utf8_lossy(value)))
-        .collect();
-    Answer::json(
-        200,
-        &json!({"method": seen.method, "path": seen.path, "headers": headers}),
-    )
+    let headers: Vec<_> =
+        seen.headers.iter().map(|(name, value)| (name, String::from_utf8_lossy(value))).collect();
+    Answer::json(200, &json!({"method": seen.method, "path": seen.path, "headers": headers}))
 }

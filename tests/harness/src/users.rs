@@ -64,36 +64,17 @@ impl Users {
         let table = Connection::open_in_memory().expect("an SQLite database in memory");
         let create = "CREATE TABLE users (clerk_id TEXT PRIMARY KEY, id TEXT, role TEXT, channel_id TEXT, status TEXT, extra TEXT)";
         table.execute(create, []).expect("a table");
-        let store = Arc::new(Mutex::new(Store {
-            table,
-            raw: HashMap::new(),
-        }));
+        let store = Arc::new(Mutex::new(Store { table, raw: HashMap::new() }));
         let served = store.clone();
-        let users = Users {
-            server: Server::start(move |seen| lock(&served).answer(seen)),
-            store,
-        };
-        users.add(User {
-            channel_id: Some("ch-2001".into()),
-            ..User::new("user_2abc", "u-1001")
-        });
-        users.add(User {
-            role: "ADMIN".into(),
-            ..User::new("user_2adm", "u-1002")
-        });
+        let users = Users { server: Server::start(move |seen| lock(&served).answer(seen)), store };
+        users.add(User { channel_id: Some("ch-2001".into()), ..User::new("user_2abc", "u-1001") });
+        users.add(User { role: "ADMIN".into(), ..User::new("user_2adm", "u-1002") });
         users
     }
 
     /// Adds a user, or replaces the one with the same clerk id.
     pub fn add(&self, user: User) {
-        let User {
-            id,
-            clerk_id,
-            role,
-            channel_id,
-            status,
-            extra,
-        } = user;
+        let User { id, clerk_id, role, channel_id, status, extra } = user;
         self.execute(
             "INSERT OR REPLACE INTO users (clerk_id, id, role, channel_id, status, extra) VALUES (?, ?, ?, ?, ?, ?)",
             params![clerk_id, id, role, channel_id, status, extra.to_string()],
@@ -102,18 +83,12 @@ impl Users {
 
     /// Changes a user's role.
     pub fn set_role(&self, clerk_id: &str, role: &str) {
-        self.execute(
-            "UPDATE users SET role = ? WHERE clerk_id = ?",
-            params![role, clerk_id],
-        );
+        self.execute("UPDATE users SET role = ? WHERE clerk_id = ?", params![role, clerk_id]);
     }
 
     /// Changes a user's status.
     pub fn set_status(&self, clerk_id: &str, status: &str) {
-        self.execute(
-            "UPDATE users SET status = ? WHERE clerk_id = ?",
-            params![status, clerk_id],
-        );
+        self.execute("UPDATE users SET status = ? WHERE clerk_id = ?", params![status, clerk_id]);
     }
 
     /// Forgets a user; the lookup answers 404.
@@ -129,17 +104,11 @@ impl Users {
 
     /// How many of the requests in [`Server::seen`] looked up `clerk_id`, whatever the answer.
     pub fn lookups(&self, clerk_id: &str) -> usize {
-        self.seen()
-            .iter()
-            .filter(|seen| key(seen).as_deref() == Some(clerk_id))
-            .count()
+        self.seen().iter().filter(|seen| key(seen).as_deref() == Some(clerk_id)).count()
     }
 
     fn execute(&self, sql: &str, values: impl rusqlite::Params) {
-        lock(&self.store)
-            .table
-            .execute(sql, values)
-            .expect("a valid statement");
+        lock(&self.store).table.execute(sql, values).expect("a valid statement");
     }
 }
 
@@ -161,12 +130,7 @@ impl Store {
         }
         let select =
             "SELECT id, clerk_id, role, channel_id, status, extra FROM users WHERE clerk_id = ?";
-        match self
-            .table
-            .query_row(select, [&key], record)
-            .optional()
-            .expect("a valid query")
-        {
+        match self.table.query_row(select, [&key], record).optional().expect("a valid query") {
             Some(record) => Answer::json(200, &record),
             None => Answer::problem(404, "no such user"),
         }

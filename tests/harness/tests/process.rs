@@ -56,19 +56,14 @@ fn a_program_ends_on_ctrl_c() {
 #[test]
 fn a_programs_own_exit_status_and_output_are_seen() {
     let mut command = Command::new("sh");
-    command
-        .args(["-c", "read line; echo \"[$line] $MARK\"; exit 7"])
-        .env("MARK", "here");
+    command.args(["-c", "read line; echo \"[$line] $MARK\"; exit 7"]).env("MARK", "here");
     let program = Process::start(&command, scratch()).expect("sh");
     program.wait_for_log("[] here", SOON);
     let deadline = Instant::now() + SOON;
     while program.exit_status().is_none() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert_eq!(
-        program.exit_status().and_then(|status| status.code()),
-        Some(7)
-    );
+    assert_eq!(program.exit_status().and_then(|status| status.code()), Some(7));
 }
 
 #[test]
@@ -79,10 +74,7 @@ fn a_missing_program_says_so() {
     }));
     let message = waited.expect_err("it cannot print that");
     let message = message.downcast_ref::<String>().expect("a message");
-    assert!(
-        message.contains("no-such-program") && message.contains("not found"),
-        "{message}"
-    );
+    assert!(message.contains("no-such-program") && message.contains("not found"), "{message}");
 }
 
 /// Does nothing, unless another test runs it as a process to end.
@@ -106,9 +98,7 @@ fn start_victim() -> (Child, PathBuf, Vec<String>) {
         .expect("this test binary again");
     let output = BufReader::new(victim.stdout.take().expect("piped"));
     let mut lines = output.lines().map_while(Result::ok);
-    let line = lines
-        .find(|line| line.contains("victim /"))
-        .expect("its line");
+    let line = lines.find(|line| line.contains("victim /")).expect("its line");
     let mut words = line.split(' ').skip_while(|word| !word.starts_with('/'));
     let dir = PathBuf::from(words.next().expect("a directory"));
     (victim, dir, words.map(Into::into).collect())
@@ -117,19 +107,11 @@ fn start_victim() -> (Child, PathBuf, Vec<String>) {
 /// A program that ignores polite signals, and a child of it.
 fn family() -> (Process, Vec<String>) {
     let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        "trap '' INT TERM HUP; sleep 600 & echo \"pids $$ $! .\"; wait",
-    ]);
+    command.args(["-c", "trap '' INT TERM HUP; sleep 600 & echo \"pids $$ $! .\"; wait"]);
     let program = Process::start(&command, scratch()).expect("sh");
     program.wait_for_log(" .\n", SOON);
     let log = program.log();
-    let pids = log
-        .split_whitespace()
-        .skip(1)
-        .take(2)
-        .map(Into::into)
-        .collect();
+    let pids = log.split_whitespace().skip(1).take(2).map(Into::into).collect();
     (program, pids)
 }
 
@@ -149,8 +131,5 @@ fn alive(pid: &String) -> bool {
 }
 
 fn shell(script: &str) -> bool {
-    Command::new("sh")
-        .args(["-c", script])
-        .status()
-        .is_ok_and(|status| status.success())
+    Command::new("sh").args(["-c", script]).status().is_ok_and(|status| status.success())
 }

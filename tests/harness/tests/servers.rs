@@ -26,10 +26,7 @@ fn requests_are_recorded_byte_for_byte() {
         (seen.method.as_str(), seen.path.as_str(), seen.version),
         ("POST", "/a?b=%00", Version::HTTP_11)
     );
-    assert_eq!(
-        seen.headers_named("x-mixed-case"),
-        [&b"\xff\x80 caf\xe9"[..], b"again"]
-    );
+    assert_eq!(seen.headers_named("x-mixed-case"), [&b"\xff\x80 caf\xe9"[..], b"again"]);
     assert_eq!(seen.header("x_under"), Some(&b""[..]));
     assert_eq!(seen.body, b"hello");
     assert!(seen.complete);
@@ -43,31 +40,18 @@ fn chunked_bodies_and_trailers_arrive() {
     let request =
         Request::new(upstream.address(), "POST", "/").header("Transfer-Encoding", "chunked");
     request.body("3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n").send();
-    client::h2(
-        upstream.address(),
-        "POST",
-        "/",
-        &[],
-        b"abc",
-        &[("x-t", b"1")],
-    );
+    client::h2(upstream.address(), "POST", "/", &[], b"abc", &[("x-t", b"1")]);
     for seen in upstream.take() {
         assert_eq!((seen.body.as_slice(), seen.complete), (&b"abc"[..], true));
-        assert_eq!(
-            seen.trailers,
-            [("x-t".to_string(), b"1".to_vec())],
-            "{:?}",
-            seen.version
-        );
+        assert_eq!(seen.trailers, [("x-t".to_string(), b"1".to_vec())], "{:?}", seen.version);
     }
 }
 
 #[test]
 fn a_request_that_breaks_off_is_recorded() {
     let upstream = Upstream::start();
-    let mut pending = Request::new(upstream.address(), "POST", "/half")
-        .header("Content-Length", "10")
-        .begin();
+    let mut pending =
+        Request::new(upstream.address(), "POST", "/half").header("Content-Length", "10").begin();
     pending.write(b"12345");
     drop(pending);
     upstream.wait_for_requests(1, SOON);
@@ -82,10 +66,7 @@ fn held_requests_are_served_on_release() {
     let pending = [1, 2].map(|n| Request::get(upstream.address(), format!("/{n}")).begin());
     upstream.wait_for_requests(2, SOON);
     let early = Request::get(upstream.address(), "/3").try_send(Duration::from_millis(100));
-    assert_eq!(
-        early.expect_err("held").kind(),
-        std::io::ErrorKind::TimedOut
-    );
+    assert_eq!(early.expect_err("held").kind(), std::io::ErrorKind::TimedOut);
     upstream.release();
     assert_eq!(pending.map(|pending| pending.finish().status), [200, 200]);
     assert_eq!(Request::get(upstream.address(), "/4").send().status, 200);
@@ -115,10 +96,7 @@ fn each_behaviour_does_what_it_says() {
     );
     users.behave(Behavior::Huge(300_000));
     let response = get().send();
-    assert_eq!(
-        (response.body.len(), response.json()["id"].as_str()),
-        (300_000, Some("u-1001"))
-    );
+    assert_eq!((response.body.len(), response.json()["id"].as_str()), (300_000, Some("u-1001")));
     users.behave(Behavior::Reset);
     let error = get().try_send(SOON).expect_err("no answer");
     assert!(
@@ -138,9 +116,7 @@ fn a_shut_server_refuses_connections_until_it_reopens() {
     upstream.wait_for_requests(1, SOON);
     for _ in 0..3 {
         upstream.shut();
-        let error = Request::get(upstream.address(), "/")
-            .try_send(SOON)
-            .expect_err("shut");
+        let error = Request::get(upstream.address(), "/").try_send(SOON).expect_err("shut");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
         upstream.reopen();
         upstream.release();
@@ -154,21 +130,14 @@ fn a_shut_server_refuses_connections_until_it_reopens() {
 fn the_users_service_answers_from_its_table() {
     let users = Users::start();
     let get = |key: &str| {
-        Request::get(
-            users.address(),
-            format!("/internal/users/by-clerk-id/{key}"),
-        )
-        .send()
+        Request::get(users.address(), format!("/internal/users/by-clerk-id/{key}")).send()
     };
     let known = json!({"id": "u-1001", "clerkId": "user_2abc", "role": "USER", "channelId": "ch-2001", "status": "ACTIVE"});
     assert_eq!(get("user_2abc").json(), known);
     assert_eq!(get("user_2adm").json()["channelId"], Value::Null);
     users.set_role("user_2abc", "ADMIN");
     assert_eq!(get("user%5F2abc").json()["role"], "ADMIN");
-    users.add(User {
-        extra: json!({"permissions": ["a"]}),
-        ..User::new("a/é", "u-1")
-    });
+    users.add(User { extra: json!({"permissions": ["a"]}), ..User::new("a/é", "u-1") });
     assert_eq!(get("a%2F%C3%A9").json()["permissions"], json!(["a"]));
     users.set_record_raw("user_2abc", "not json");
     assert_eq!(get("user_2abc").body, b"not json");

@@ -8,11 +8,8 @@ use serde_json::{Value, json};
 #[test]
 fn a_request_reaches_the_upstream_with_its_prefix_rewritten() {
     let bed = plain(Testbed::gateway()).start();
-    let response = bed
-        .get("/api/videos/1")
-        .header("X-Marker", b"caf\xe9")
-        .header("x-marker", "2")
-        .send();
+    let response =
+        bed.get("/api/videos/1").header("X-Marker", b"caf\xe9").header("x-marker", "2").send();
     assert_eq!(response.status, 200, "{response:?}");
     assert_eq!(response.json()["path"], "/videos/1");
     let seen = bed.upstream.take();
@@ -67,19 +64,13 @@ fn envoys_own_jwt_filter_accepts_the_issuers_tokens() {
             "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "clerk"}}],
         },
     });
-    let bed = plain(Testbed::gateway())
-        .bootstrap(|b| filters(b).insert(0, jwt_authn))
-        .start();
+    let bed = plain(Testbed::gateway()).bootstrap(|b| filters(b).insert(0, jwt_authn)).start();
     let status = |token: &str| bed.get("/api/videos/1").bearer(token).send().status;
     let claims = seed_claims("user_2abc");
     assert_eq!(bed.get("/api/videos/1").send().status, 401);
     assert_eq!(status(&bed.idp.token(claims.clone())), 200, "RS256");
     assert_eq!(status(&bed.idp.key("es-1").token(&claims)), 200, "ES256");
-    assert_eq!(
-        status(&Key::es256("es-1").token(&claims)),
-        401,
-        "another key under a known id"
-    );
+    assert_eq!(status(&Key::es256("es-1").token(&claims)), 401, "another key under a known id");
     assert_eq!(bed.idp.requests(), 1);
 }
 
@@ -125,8 +116,7 @@ fn a_trap_does_not_go_unnoticed() {
     assert_eq!(bed.get("/api/videos/1").send().status, 503);
     let noticed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bed.no_traps()));
     assert!(noticed.is_err(), "{}", bed.envoy.log());
-    bed.envoy
-        .wait_for_log("503 wasm_fail_stream", std::time::Duration::from_secs(10));
+    bed.envoy.wait_for_log("503 wasm_fail_stream", std::time::Duration::from_secs(10));
     assert_eq!(bed.upstream.requests(), 0);
 }
 

@@ -1,0 +1,454 @@
+//! What the words of a config must be: one function for each part of it, each of which takes its raw
+//! struct apart in full, so that a new field does not compile until it is used.
+//!
+//! A check that reports a problem answers `None`; the others go on, so that all are reported.
+
+use std::collections::BTreeMap;
+
+use super::names::{self, ClusterName, HeaderName};
+use super::read::At;
+use super::{
+    Active, Config, Context, ContextHeader, Environment, FromHeader, Limits, Lookup, Provider,
+    RemoteJwks, Secret, UserSource, ValueSource, raw,
+};
+use crate::headers::ManagedHeaders;
+use crate::rules::{PathMatch, Requirement, Rule, Rules};
+use crate::token::algorithm::Algorithm;
+
+/// Checks all of a config.
+pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Config> {
+    let raw::Config { mode, providers, user, context, rules, limits } = raw;
+
+    let mode = check_mode(mode, &at.field("mode"));
+    let providers = check_providers(providers, &at.field("providers"));
+    let user = check_user(user, &at.field("user"), env);
+    let context = check_context(context, &at.field("context"));
+    let rules = check_rules(rules, &at.field("rules"));
+    let limits = check_limits(limits.unwrap_or_default(), &at.field("limits"));
+    mode?;
+    Some(Config { providers: providers?, user: user?, context: context?, rules: rules?, limits })
+}
+
+fn check_mode(mode: Option<String>, at: &At<'_>) -> Option<()> {
+    match at.required(mode)?.as_str() {
+        "gateway" => Some(()),
+        later @ ("service" | "egress" | "authz") => {
+            at.problem(format!("`{later}` is not part of this version, which has `gateway`"))
+        }
+        other => at.problem(format!("`{other}` is not a mode, write `gateway`")),
+    }
+}
+
+fn check_providers(
+    raw: Option<BTreeMap<String, raw::Provider>>,
+    at: &At<'_>,
+) -> Option<Vec<Provider>> {
+    let raw = at.required(raw)?;
+    if raw.is_empty() {
+        return at.problem("name at least one token issuer");
+    }
+    let mut providers: Vec<Provider> = Vec::new();
+    let mut complete = true;
+    for (name, provider) in raw {
+        let at = at.field(&name);
+        match check_provider(name, provider, &at) {
+            Some(provider) => {
+                if let Some(other) = providers.iter().find(|p| p.issuer == provider.issuer) {
+                    let _: Option<()> = at.field("issuer").problem(format!(
+                        "provider `{}` has this issuer too, and a token is checked by one provider",
+                        other.name
+                    ));
+                }
+                providers.push(provider);
+            }
+            None => complete = false,
+        }
+    }
+    complete.then_some(providers)
+}
+
+fn check_provider(name: String, raw: raw::Provider, at: &At<'_>) -> Option<Provider> {
+    let raw::Provider {
+        issuer,
+        audiences,
+        allow_any_audience,
+        authorized_parties,
+        algorithms,
+        remote_jwks,
+        clock_skew,
+        require_expiration,
+        from_headers,
+    } = raw;
+
+    let issuer = at.field("issuer").required_text(issuer);
+    let audiences = match (audiences, allow_any_audience.unwrap_or(false)) {
+        (Some(_), true) => at
+            .field("allow_any_audience")
+            .problem("cannot be true beside `audiences`, keep one of them"),
+        (Some(audiences), false) => at.field("audiences").texts(audiences).map(Some),
+        (None, true) => Some(None),
+        (None, false) => at.field("audiences").problem(
+            "is required, name what `aud` must be, or set `allow_any_audience: true` where the issuer writes none",
+        ),
+    };
+    let authorized_parties = match authorized_parties {
+        Some(parties) => at.field("authorized_parties").texts(parties).map(Some),
+        None => Some(None),
+    };
+    let algorithms = match algorithms {
+        Some(algorithms) => at.field("algorithms").parsed_list(&algorithms),
+        None => Some(Algorithm::ALL.to_vec()),
+    };
+    let remote_jwks = at
+        .field("remote_jwks")
+        .required(remote_jwks)
+        .and_then(|raw| check_remote_jwks(raw, &at.field("remote_jwks")));
+    let clock_skew = at.field("clock_skew").duration(clock_skew.as_deref(), "30s", "0s", "10m");
+    let from_headers = match from_headers {
+        Some(raw) => check_from_headers(raw, &at.field("from_headers")),
+        None => Some(vec![FromHeader {
+            name: at.default("authorization")?,
+            value_prefix: "Bearer ".to_owned(),
+        }]),
+    };
+    Some(Provider {
+        name,
+        issuer: issuer?,
+        audiences: audiences?,
+        authorized_parties: authorized_parties?,
+        algorithms: algorithms?,
+        remote_jwks: remote_jwks?,
+        clock_skew: clock_skew?,
+        require_expiration: require_expiration.unwrap_or(true),
+        from_headers: from_headers?,
+    })
+}
+
+fn check_remote_jwks(raw: raw::RemoteJwks, at: &At<'_>) -> Option<RemoteJwks> {
+    let raw::RemoteJwks { uri, cluster, timeout, cache_duration, max_stale, unknown_kid_cooldown } =
+        raw;
+
+    let uri = at.field("uri").parsed(uri);
+    let cluster = at.field("cluster").parsed(cluster);
+    let timeout = at.field("timeout").duration(timeout.as_deref(), "2s", "1ms", "60s");
+    let cache_duration =
+        at.field("cache_duration").duration(cache_duration.as_deref(), "10m", "1s", "7d");
+    let max_stale = at.field("max_stale").duration(max_stale.as_deref(), "24h", "0s", "30d");
+    let unknown_kid_cooldown = at.field("unknown_kid_cooldown").duration(
+        unknown_kid_cooldown.as_deref(),
+        "10s",
+        "100ms",
+        "1h",
+    );
+    Some(RemoteJwks {
+        uri: uri?,
+        cluster: cluster?,
+        timeout: timeout?,
+        cache_duration: cache_duration?,
+        max_stale: max_stale?,
+        unknown_kid_cooldown: unknown_kid_cooldown?,
+    })
+}
+
+fn check_from_headers(raw: Vec<raw::FromHeader>, at: &At<'_>) -> Option<Vec<FromHeader>> {
+    if raw.is_empty() {
+        return at.problem("names no header, remove it to read `authorization`");
+    }
+    at.each(raw, |raw, at| {
+        let raw::FromHeader { name, value_prefix } = raw;
+        Some(FromHeader {
+            name: at.field("name").parsed(name)?,
+            value_prefix: value_prefix.unwrap_or_default(),
+        })
+    })
+}
+
+fn check_user(raw: Option<raw::User>, at: &At<'_>, env: Environment<'_>) -> Option<UserSource> {
+    let raw::User { source, key, lookup, active } = at.required(raw)?;
+
+    let active = match active {
+        Some(raw) => check_active(raw, &at.field("active")).map(Some),
+        None => Some(None),
+    };
+    match at.field("source").required(source)?.as_str() {
+        "claims" => {
+            let unused = |name: &str, present: bool| {
+                if present {
+                    let _: Option<()> =
+                        at.field(name).problem("has no use with `source: claims`, remove it");
+                }
+            };
+            unused("lookup", lookup.is_some());
+            unused("key", key.is_some());
+            unused("active", !matches!(active, Some(None)));
+            Some(UserSource::Claims)
+        }
+        "lookup" => {
+            let key = match key {
+                Some(key) => at.field("key").texts(key),
+                None => Some(vec!["sub".to_owned()]),
+            };
+            let raw = at.field("lookup").required(lookup)?;
+            let lookup = check_lookup(raw, &at.field("lookup"), env);
+            Some(UserSource::Lookup(Box::new(Lookup { key: key?, active: active?, ..lookup? })))
+        }
+        other => at
+            .field("source")
+            .problem(format!("`{other}` is not a source, write `lookup` or `claims`")),
+    }
+}
+
+/// All of a [`Lookup`] but `key` and `active`, which stand beside `lookup` in the config.
+fn check_lookup(raw: raw::Lookup, at: &At<'_>, env: Environment<'_>) -> Option<Lookup> {
+    let raw::Lookup { cluster, authority, path, headers, timeout, cache } = raw;
+    let raw::Cache { ttl, negative_ttl, max_entries } = cache.unwrap_or_default();
+
+    let cluster: Option<ClusterName> = at.field("cluster").parsed(cluster);
+    let authority = match authority {
+        Some(text) => at.field("authority").parsed(Some(text)),
+        None => at.default("users"),
+    };
+    let path = at.field("path").parsed(path);
+    let headers = check_call_headers(headers.unwrap_or_default(), &at.field("headers"), env);
+    let timeout = at.field("timeout").duration(timeout.as_deref(), "300ms", "1ms", "60s");
+    let cache = at.field("cache");
+    let ttl = cache.field("ttl").duration(ttl.as_deref(), "300s", "0s", "1d");
+    let negative_ttl =
+        cache.field("negative_ttl").duration(negative_ttl.as_deref(), "10s", "0s", "1h");
+    let max_entries = cache.field("max_entries").number(max_entries, 10_000, 2, 1_000_000);
+    Some(Lookup {
+        key: Vec::new(),
+        active: None,
+        cluster: cluster?,
+        authority: authority?,
+        path: path?,
+        headers: headers?,
+        timeout: timeout?,
+        ttl: ttl?,
+        negative_ttl: negative_ttl?,
+        max_entries,
+    })
+}
+
+fn check_call_headers(
+    raw: BTreeMap<String, String>,
+    at: &At<'_>,
+    env: Environment<'_>,
+) -> Option<Vec<(HeaderName, Secret)>> {
+    let mut headers = Vec::new();
+    let mut complete = true;
+    for (name, value) in raw {
+        let at = at.field(&name);
+        let name: Option<HeaderName> = at.parsed(Some(name.clone()));
+        let value = at.expanded(&value, env);
+        match (name, value) {
+            (Some(name), Some(value)) if names::is_header_value(&value) => {
+                headers.push((name, Secret(value)));
+            }
+            (Some(_), Some(_)) => {
+                // The value is not shown: it may be a secret.
+                complete =
+                    at.problem("its value is not a legal header value").is_some_and(|()| true);
+            }
+            (None, _) | (_, None) => complete = false,
+        }
+    }
+    complete.then_some(headers)
+}
+
+fn check_active(raw: raw::Active, at: &At<'_>) -> Option<Active> {
+    let raw::Active { field, equals } = raw;
+    let field = at.field("field").parsed(field);
+    let equals = at.field("equals").required(equals);
+    Some(Active { field: field?, equals: equals? })
+}
+
+fn check_context(raw: Option<raw::Context>, at: &At<'_>) -> Option<Context> {
+    let raw::Context { headers, forward_token } = raw.unwrap_or_default();
+
+    let at_headers = at.field("headers");
+    let headers = match headers {
+        Some(raw) => check_context_headers(raw, &at_headers)?,
+        None => default_context(&at_headers)?,
+    };
+    let managed = ManagedHeaders::new(headers.iter().map(|header| &header.name));
+    Some(Context { headers, forward_token: forward_token.unwrap_or(false), managed })
+}
+
+fn check_context_headers(
+    raw: BTreeMap<String, raw::ContextHeader>,
+    at: &At<'_>,
+) -> Option<Vec<ContextHeader>> {
+    if raw.is_empty() {
+        return at.problem("names no header, remove it to have the default four");
+    }
+    let mut headers: Vec<ContextHeader> = Vec::new();
+    let mut complete = true;
+    for (name, header) in raw {
+        let at = at.field(&name);
+        let raw::ContextHeader { user, claim, required, join } = header;
+        let name = context_header_name(&name, &at);
+        let source = match (user, claim) {
+            (Some(user), None) => at.field("user").parsed(Some(user)).map(ValueSource::User),
+            (None, Some(claim)) => at.field("claim").parsed(Some(claim)).map(ValueSource::Claim),
+            (Some(_), Some(_)) => {
+                at.problem("has `user` and `claim`, keep the one its value comes from")
+            }
+            (None, None) => at.problem(
+                "says not where its value comes from, add `user: /field` or `claim: /name`",
+            ),
+        };
+        match (name, source) {
+            (Some(name), Some(source)) => headers.push(ContextHeader {
+                name,
+                source,
+                required: required.unwrap_or(false),
+                join,
+            }),
+            (None, _) | (_, None) => complete = false,
+        }
+    }
+    complete.then_some(headers)
+}
+
+/// A context header may have any name that no proxy on the way gives a meaning of its own.
+fn context_header_name(name: &str, at: &At<'_>) -> Option<HeaderName> {
+    const TAKEN: [&str; 12] = [
+        "host",
+        "connection",
+        "content-length",
+        "content-type",
+        "transfer-encoding",
+        "te",
+        "trailer",
+        "upgrade",
+        "keep-alive",
+        "authorization",
+        "cookie",
+        "x-request-id",
+    ];
+    let name: HeaderName = at.parsed(Some(name.to_owned()))?;
+    if TAKEN.contains(&name.as_str()) || name.as_str().starts_with("x-envoy-") {
+        return at.problem("this header has another meaning, choose a name such as `x-user-email`");
+    }
+    Some(name)
+}
+
+/// The four headers of a config that names none.
+fn default_context(at: &At<'_>) -> Option<Vec<ContextHeader>> {
+    let header = |name: &str, source, required| {
+        Some(ContextHeader { name: at.default(name)?, source, required, join: None })
+    };
+    Some(vec![
+        header("x-user-id", ValueSource::User(at.default("/id")?), true)?,
+        header("x-user-clerk-id", ValueSource::Claim(at.default("/clerkId")?), false)?,
+        header("x-user-role", ValueSource::User(at.default("/role")?), true)?,
+        header("x-user-channel-id", ValueSource::User(at.default("/channelId")?), false)?,
+    ])
+}
+
+fn check_rules(raw: Option<Vec<raw::Rule>>, at: &At<'_>) -> Option<Rules> {
+    at.each(raw.unwrap_or_default(), check_rule).map(Rules::new)
+}
+
+fn check_rule(raw: raw::Rule, at: &At<'_>) -> Option<Rule> {
+    let raw::Rule { matches, require, roles, permissions, forward_token } = raw;
+
+    let at_match = at.field("match");
+    let matched = match matches {
+        Some(raw) => check_match(raw, &at_match),
+        None => {
+            at_match.problem("is required, write `match: {path_prefix: /}` to match everything")
+        }
+    };
+    let roles = match roles {
+        Some(roles) => at.field("roles").texts(roles)?,
+        None => Vec::new(),
+    };
+    let permissions = match permissions {
+        Some(permissions) => at.field("permissions").texts(permissions)?,
+        None => Vec::new(),
+    };
+    let at_require = at.field("require");
+    let requirement = match at_require.required(require)?.as_str() {
+        "user" => Some(Requirement::User { roles, permissions }),
+        "anonymous" | "optional" if !(roles.is_empty() && permissions.is_empty()) => {
+            at_require.problem("roles and permissions need `require: user`")
+        }
+        "anonymous" => Some(Requirement::Anonymous),
+        "optional" => Some(Requirement::Optional),
+        "service" => at_require.problem("`service` is not part of this version"),
+        other => at_require.problem(format!(
+            "`{other}` is not a requirement, write `anonymous`, `optional` or `user`"
+        )),
+    };
+    let (path, methods) = matched?;
+    Some(Rule { path, methods, requirement: requirement?, forward_token })
+}
+
+fn check_match(raw: raw::Match, at: &At<'_>) -> Option<(PathMatch, Vec<String>)> {
+    let raw::Match { path, path_prefix, methods } = raw;
+
+    let checked_path = |name: &str, text: String| {
+        let at = at.field(name);
+        if !text.starts_with('/') {
+            at.problem(format!("`{text}` must start with `/`"))
+        } else if text.contains(['?', '#', '%', ';', '\\'])
+            || text.contains("//")
+            || text.split('/').any(|s| matches!(s, "." | ".."))
+        {
+            at.problem(format!(
+                "`{text}` must be a plain path: no query, no escapes, no `//`, `.` or `..`"
+            ))
+        } else {
+            Some(text)
+        }
+    };
+    let path = match (path, path_prefix) {
+        (Some(path), None) => checked_path("path", path).map(PathMatch::Exact),
+        (None, Some(prefix)) => {
+            checked_path("path_prefix", prefix).map(|prefix| PathMatch::prefix(&prefix))
+        }
+        (Some(_), Some(_)) => at.problem("has `path` and `path_prefix`, keep one of them"),
+        (None, None) => at.problem("says no path, add `path_prefix: /` to match every one"),
+    };
+    let methods = match methods {
+        Some(methods) => at.field("methods").texts(methods),
+        None => Some(Vec::new()),
+    };
+    if let Some(lower) =
+        methods.iter().flatten().find(|m| m.bytes().any(|b| b.is_ascii_lowercase()))
+    {
+        // RFC 9110 section 9.1: methods are case-sensitive.
+        return at
+            .field("methods")
+            .problem(format!("`{lower}` never matches, write `{}`", lower.to_ascii_uppercase()));
+    }
+    Some((path?, methods?))
+}
+
+fn check_limits(raw: raw::Limits, at: &At<'_>) -> Limits {
+    let raw::Limits {
+        max_token_bytes,
+        max_waiters,
+        max_inflight_callouts,
+        max_jwks_bytes,
+        max_user_bytes,
+    } = raw;
+    let number = |name: &str, value, default, least, most| {
+        at.field(name).number(value, default, least, most)
+    };
+    Limits {
+        max_token_bytes: number("max_token_bytes", max_token_bytes, 8_192, 256, 65_536),
+        max_waiters: number("max_waiters", max_waiters, 1_024, 1, 1_000_000),
+        max_inflight_callouts: number(
+            "max_inflight_callouts",
+            max_inflight_callouts,
+            256,
+            1,
+            100_000,
+        ),
+        max_jwks_bytes: number("max_jwks_bytes", max_jwks_bytes, 262_144, 256, 4_194_304),
+        max_user_bytes: number("max_user_bytes", max_user_bytes, 65_536, 16, 4_194_304),
+    }
+}
