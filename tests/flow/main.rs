@@ -13,6 +13,7 @@
 mod bounds;
 mod context;
 mod keys;
+mod shipped;
 mod support;
 mod tokens;
 mod users;

@@ -1,0 +1,76 @@
+//! The configs that users copy are configs that the filter takes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use meshgate::config::Config;
+use serde_json::Value;
+
+/// Every YAML file below `dir`.
+fn yaml_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(yaml_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The filter configs within a document: Istio's `pluginConfig` and Envoy's `configuration.value`.
+fn filter_configs(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .flat_map(|(name, member)| match name.as_str() {
+                "pluginConfig" => vec![member],
+                "configuration" => vec![&member["value"]],
+                _ => filter_configs(member),
+            })
+            .collect(),
+        Value::Array(items) => items.iter().flat_map(filter_configs).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+#[track_caller]
+fn assert_accepted(config: &Value, place: &str) {
+    let env = |_: &str| Some("a-secret".to_owned());
+    if let Err(error) = Config::parse(config.to_string().as_bytes(), &env) {
+        panic!("{place}: {error}");
+    }
+}
+
+fn documents(yaml: &str) -> Vec<Value> {
+    yaml.split("\n---\n").map(|text| yaml_serde::from_str(text).unwrap()).collect()
+}
+
+#[test]
+fn every_config_under_envoy_is_accepted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = 0;
+    for file in yaml_files(&root.join("envoy")) {
+        for document in documents(&fs::read_to_string(&file).unwrap()) {
+            for config in filter_configs(&document) {
+                assert_accepted(config, &file.display().to_string());
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 2, "found {found} configs");
+}
+
+#[test]
+fn the_config_in_the_readme_is_accepted() {
+    let readme =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let blocks: Vec<&str> =
+        readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(blocks.len(), 1);
+    for block in blocks {
+        assert_accepted(&yaml_serde::from_str(block).unwrap(), "README.md");
+    }
+}
