@@ -98,7 +98,7 @@ impl Tokens {
             stranger: token("token of user_2xyz", of("user_2xyz")),
             expired: token("token of user_2abc, expired", key.token(&past)),
             other_key: token("token signed by another key", same_kid.token(&seed_claims(USER[1]))),
-            altered: token("token altered to user_2adm", with_claims_of(&admin, &user)),
+            altered: token("token altered to user_2adm", altered(&user, &admin)),
             user: token("token of user_2abc", user),
             admin: token("token of user_2adm", admin),
         }
@@ -106,7 +106,7 @@ impl Tokens {
 }
 
 /// `token` with the claims of `other`, under the signature that it had.
-fn with_claims_of(other: &str, token: &str) -> String {
+fn altered(token: &str, other: &str) -> String {
     let claims = |token: &str| token.split('.').nth(1).unwrap_or_default().to_owned();
     token.replace(&claims(token), &claims(other))
 }
@@ -176,18 +176,18 @@ fn outcome(
     context: Option<Vec<(&str, String)>>,
     lookups: usize,
 ) -> Outcome {
-    let style = if answer.starts_with('2') { Style::Good } else { Style::Odd };
+    let style = if answer.starts_with('2') { GOOD } else { ODD };
     let mut got = vec![(style, answer.to_owned())];
-    got.extend(retry_after.map(|seconds| (Style::Plain, format!("retry-after: {seconds}"))));
+    got.extend(retry_after.map(|seconds| (PLAIN, format!("retry-after: {seconds}"))));
     let saw = match context {
-        None => vec![(Style::Faint, format!("{NONE} (not reached)"))],
+        None => vec![(FAINT, format!("{NONE} (not reached)"))],
         Some(headers) => headers.into_iter().map(header).collect(),
     };
-    [got, saw, vec![(Style::Plain, format!("{lookups:>7}"))]]
+    [got, saw, vec![(PLAIN, format!("{lookups:>7}"))]]
 }
 
 fn header((name, value): (&str, String)) -> (Style, String) {
-    let style = if value == NONE { Style::Faint } else { Style::Plain };
+    let style = if value == NONE { FAINT } else { PLAIN };
     (style, format!("{name}: {value}"))
 }
 
@@ -222,7 +222,7 @@ struct Table<'a> {
 impl<'a> Table<'a> {
     fn begin(bed: &'a Testbed) -> Table<'a> {
         println!();
-        print_row(&TITLES.map(|title| vec![(Style::Strong, title.to_owned())]));
+        print_row(&TITLES.map(|title| vec![(STRONG, title.to_owned())]));
         Table { bed, rows: 0, wrong: Vec::new() }
     }
 
@@ -235,15 +235,14 @@ impl<'a> Table<'a> {
         expected: &Outcome,
     ) -> Response {
         let kind = token.map_or("no token", |token| token.kind);
-        let mut sent =
-            vec![(Style::Strong, format!("{method} {path}")), (Style::Plain, kind.to_owned())];
+        let mut sent = vec![(STRONG, format!("{method} {path}")), (PLAIN, kind.to_owned())];
         let mut request = self.bed.get(path).method(method);
         if let Some(token) = token {
             request = request.bearer(&token.text);
         }
         for (name, value) in forged {
             request = request.header(name, value);
-            sent.push((Style::Odd, format!("forged {name}: {value}")));
+            sent.push((ODD, format!("forged {name}: {value}")));
         }
 
         let lookups = self.bed.users.requests();
@@ -253,7 +252,7 @@ impl<'a> Table<'a> {
         self.rows += 1;
         self.check(&outcome, expected);
         let [got, saw, lookups] = outcome;
-        let number = vec![(Style::Faint, format!("{:>2}", self.rows))];
+        let number = vec![(FAINT, format!("{:>2}", self.rows))];
         print_row(&[number, sent, got, saw, lookups]);
         response
     }
@@ -265,46 +264,44 @@ impl<'a> Table<'a> {
             if seen != expected {
                 let (row, seen, expected) = (self.rows, text(seen), text(expected));
                 self.wrong
-                    .push(format!("row {row} is wrong: {title} `{seen}`, expected `{expected}`"));
+                    .push(format!("row {row}, {title}: `{seen}`\n{:9}expected: `{expected}`", ""));
             }
         }
     }
 
     fn end(self) -> Vec<String> {
-        let (lookups, fetches) = (self.bed.users.requests(), self.bed.idp.requests());
-        let (rows, wrong) = (self.rows, self.wrong.len());
+        let (rows, lookups, keys) = (self.rows, self.bed.users.requests(), self.bed.idp.requests());
         println!(
-            "{rows} requests, {lookups} user lookups, {fetches} of the issuer's keys; {wrong} not as expected"
+            "{rows} requests; {lookups} lookups of users, {keys} of the issuer's keys (each thread of Envoy has its own)."
         );
+        match self.wrong.len() {
+            0 => println!("{}", GOOD.paint("Every row is as expected.")),
+            count => println!("{}", BAD.paint(format!("{count} cells are not as expected."))),
+        }
         self.wrong
     }
 }
 
-/// Prints a row and a line below it.
+/// Prints a row and a line below it. What is too long for its column is broken.
 fn print_row(cells: &[Cell; 5]) {
-    let cells = cells.iter().zip(WIDTHS);
-    let columns: Vec<_> = cells.map(|(cell, width)| (wrapped(cell, width), width)).collect();
-    let height = columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or_default();
-    for at in 0..height {
-        let parts = columns.iter().map(|(lines, width)| match lines.get(at) {
-            Some((style, text)) => style.paint(format!("{text:<width$}")),
-            None => " ".repeat(*width),
+    let columns = cells.each_ref().map(|cell| cell.iter());
+    let columns = columns.into_iter().zip(WIDTHS).map(|(cell, width)| {
+        let broken = cell.map(|(style, text)| (style, chunks(text, width)));
+        broken.flat_map(|(style, pieces)| pieces.into_iter().map(|piece| (*style, piece))).collect()
+    });
+    let columns: Vec<Cell> = columns.collect();
+    for at in 0..columns.iter().map(Vec::len).max().unwrap_or_default() {
+        let parts = columns.iter().zip(WIDTHS).map(|(cell, width)| {
+            let (style, text) = cell.get(at).map_or((PLAIN, ""), |(style, text)| (*style, text));
+            style.paint(format!("{text:<width$}"))
         });
         println!("{}", parts.collect::<Vec<_>>().join("  ").trim_end());
     }
-    println!("{}", Style::Faint.paint("-".repeat(100)));
+    println!("{}", FAINT.paint("-".repeat(100)));
 }
 
 fn event(what: &str) {
-    println!("    {}", Style::Strong.paint(what));
-    println!("{}", Style::Faint.paint("-".repeat(100)));
-}
-
-fn wrapped(cell: &Cell, width: usize) -> Cell {
-    let lines = cell.iter();
-    lines
-        .flat_map(|(style, text)| chunks(text, width).into_iter().map(|text| (*style, text)))
-        .collect()
+    println!("    {}\n{}", STRONG.paint(what), FAINT.paint("-".repeat(100)));
 }
 
 fn chunks(text: &str, width: usize) -> Vec<String> {
@@ -312,18 +309,15 @@ fn chunks(text: &str, width: usize) -> Vec<String> {
     characters.chunks(width).map(|chunk| chunk.iter().collect()).collect()
 }
 
+const INVITATION: &str = "
+# It stays up for requests of yours. The tokens are a throw-away issuer's, which ends with this run;
+# they last an hour. Where a request gets through, the answer is what the upstream saw of it.";
+
 /// Says how to send more. All of it can be pasted into a shell.
 fn invite(bed: &Testbed, tokens: &Tokens) {
     let (gateway, admin) = (bed.envoy.address(), bed.envoy.admin_address());
-    println!(
-        "\n# It stays up. The tokens last an hour; they are from this run's own issuer, and nothing else"
-    );
-    println!(
-        "# accepts them. Where a request gets through, the answer is what the upstream saw of it."
-    );
-    let curl = |what: &str, options: &str, path: &str, token: Option<&Token>| {
-        println!("\n{}", Style::Strong.paint(format!("# {what}")));
-        print!("curl -i {options}http://{gateway}{path}");
+    let curl = |what: &str, request: &str, token: Option<&Token>| {
+        print!("\n{}\ncurl -iw '\\n' http://{gateway}{request}", STRONG.paint(what));
         if let Some(token) = token {
             // Within double quotes, a shell drops a backslash and the end of the line after it.
             let lines = chunks(&token.text, 98).join("\\\n");
@@ -331,34 +325,28 @@ fn invite(bed: &Testbed, tokens: &Tokens) {
         }
         println!();
     };
-    curl(
-        "The user, with a forged role:",
-        "-H 'x-user-role: ADMIN' ",
-        "/api/videos/1",
-        Some(&tokens.user),
-    );
-    curl("The admin:", "-X POST ", "/api/videos", Some(&tokens.admin));
-    curl(
-        "The user, with a token that expired an hour ago:",
-        "",
-        "/api/videos/1",
-        Some(&tokens.expired),
-    );
-    curl("Nobody, where a user is required:", "-X POST ", "/api/videos", None);
+    println!("{INVITATION}");
+    let forged = "/api/videos/1 -H x-user-role:ADMIN";
+    curl("# The user, who would be an admin:", forged, Some(&tokens.user));
+    curl("# The admin:", "/api/videos -X POST", Some(&tokens.admin));
+    curl("# The user, an hour late:", "/api/videos/1", Some(&tokens.expired));
+    curl("# Nobody, where a user is required:", "/api/videos -X POST", None);
     println!("\n# Gateway:       http://{gateway}");
-    println!("# Envoy's admin: http://{admin}, statistics: http://{admin}/stats");
+    println!("# Envoy's admin: http://{admin}, with statistics at http://{admin}/stats");
     println!("# Ctrl-C ends everything.");
 }
 
+/// A terminal's code for it.
 #[derive(Clone, Copy, PartialEq)]
-enum Style {
-    Plain,
-    Strong,
-    Faint,
-    Good,
-    /// Refused, or forged.
-    Odd,
-}
+struct Style(&'static str);
+
+const PLAIN: Style = Style("0");
+const STRONG: Style = Style("1");
+const FAINT: Style = Style("2");
+const GOOD: Style = Style("32");
+/// Refused, or forged.
+const ODD: Style = Style("33");
+const BAD: Style = Style("31");
 
 impl Style {
     /// In colour on a terminal, unless <https://no-color.org> is asked for.
@@ -367,13 +355,6 @@ impl Style {
             let declined = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
             stdout().is_terminal() && !declined
         });
-        let code = match self {
-            Style::Plain => return text.to_string(),
-            Style::Strong => 1,
-            Style::Faint => 2,
-            Style::Good => 32,
-            Style::Odd => 33,
-        };
-        if *COLOURS { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+        if *COLOURS { format!("\x1b[{}m{text}\x1b[0m", self.0) } else { text.to_string() }
     }
 }

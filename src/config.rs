@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::headers::ManagedHeaders;
 use crate::rules::Rules;
+use crate::signature::Preference;
 use crate::token::algorithm::Algorithm;
 use names::{Authority, ClusterName, HeaderName, HttpUri, JsonPointer, PathTemplate};
 
@@ -84,6 +85,8 @@ pub struct Config {
     pub context: Context,
     /// What a request must show, by its path and method.
     pub rules: Rules,
+    /// Who checks signatures.
+    pub crypto: Preference,
     /// Bounds on what strangers can make meshgate hold.
     pub limits: Limits,
 }

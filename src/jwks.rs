@@ -1,9 +1,4 @@
-//! A JWKS document in, a [`KeySet`] out (RFC 7517), and what its keys are for: signatures.
-//!
-//! The primitives are `jwt-simple`'s own: its key types read and judge the keys, and the
-//! implementations beneath them (`superboring`, `p256`) check the signature. `jwt-simple`'s
-//! `verify_token` is not used, since it brings a second reading of header and claims with it, and
-//! a token must have one reading whoever checks its signature.
+//! A JWKS document in, a [`KeySet`] out (RFC 7517).
 
 pub mod cache;
 
@@ -11,14 +6,10 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jwt_simple::prelude::{
-    ECDSAP256PublicKeyLike, ES256PublicKey, RS256PublicKey, RSAPublicKeyLike,
-};
-use p256::ecdsa::signature::Verifier as _;
 use serde_json::{Map, Value};
-use superboring::{hash::MessageDigest, pkey, rsa::Padding, sign};
 
 use crate::json;
+use crate::signature::PublicKey;
 use crate::token::algorithm::Algorithm;
 
 /// Most keys that one token is tried with. A token without `kid` may fit many keys, and each try
@@ -33,12 +24,23 @@ pub struct KeySet {
     pub skipped: usize,
 }
 
-/// A public key and what it may be used for.
+/// A key and what it may be used for.
 #[derive(Debug)]
 pub struct Key {
     kid: Option<String>,
-    algorithm: Algorithm,
-    material: Material,
+    /// The one algorithm that the issuer names for it.
+    algorithm: Option<Algorithm>,
+    key: PublicKey,
+}
+
+/// Where a JWKS comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The config.
+    Local,
+    /// The network. A symmetric key from there is never a key: whoever can read it can sign with it
+    /// (RFC 8725 section 3.1).
+    Remote,
 }
 
 /// Why a JWKS document cannot be used at all.
@@ -64,13 +66,16 @@ impl KeySet {
     ///
     /// # Errors
     /// Where there is then no key at all.
-    pub fn parse(document: &[u8]) -> Result<Self, JwksError> {
+    pub fn parse(document: &[u8], origin: Origin) -> Result<Self, JwksError> {
         let document = json::parse_object(document).map_err(|_| JwksError::NotAJwks)?;
         let Some(Value::Array(jwks)) = document.get("keys") else {
             return Err(JwksError::NotAJwks);
         };
-        let keys: Vec<Key> =
-            jwks.iter().filter_map(Value::as_object).filter_map(Key::parse).collect();
+        let keys: Vec<Key> = jwks
+            .iter()
+            .filter_map(Value::as_object)
+            .filter_map(|jwk| Key::parse(jwk, origin))
+            .collect();
         if keys.is_empty() {
             return Err(JwksError::NoUsableKey);
         }
@@ -98,7 +103,7 @@ impl KeySet {
     ) -> impl Iterator<Item = &'a Key> {
         self.keys
             .iter()
-            .filter(move |key| key.algorithm == algorithm)
+            .filter(move |key| key.fits(algorithm))
             .filter(move |key| match (kid, &key.kid) {
                 (Some(kid), Some(own)) => kid == own,
                 (None, _) | (Some(_), None) => true,
@@ -107,24 +112,10 @@ impl KeySet {
     }
 }
 
-enum Material {
-    Rsa(Box<RS256PublicKey>),
-    P256(ES256PublicKey),
-}
-
-impl fmt::Debug for Material {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Rsa(_) => "Rsa",
-            Self::P256(_) => "P256",
-        })
-    }
-}
-
 impl Key {
-    fn parse(jwk: &Map<String, Value>) -> Option<Self> {
+    fn parse(jwk: &Map<String, Value>, origin: Origin) -> Option<Self> {
         let text = |name: &str| jwk.get(name).and_then(Value::as_str);
-        // RFC 7517 section 4.2 and 4.3: a key that is marked for something else is not for this.
+        // RFC 7517 sections 4.2 and 4.3: a key that is marked for something else is not for this.
         if jwk.get("use").is_some_and(|usage| usage != "sig") {
             return None;
         }
@@ -137,57 +128,40 @@ impl Key {
             None => None,
             Some(kid) => Some(kid.as_str()?.to_owned()),
         };
-        let bytes = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
-        let (algorithm, material) = match (text("kty")?, text("crv")) {
-            ("RSA", _) => {
-                // `jwt-simple` refuses a modulus under 2048 or over 4096 bits, and any exponent
-                // but 65537.
-                let key = RS256PublicKey::from_components(&bytes("n")?, &bytes("e")?).ok()?;
-                (Algorithm::Rs256, Material::Rsa(Box::new(key)))
-            }
-            ("EC", Some("P-256")) => {
-                // RFC 7518 section 6.2.1.2: the length of a coordinate is that of the curve.
-                let (x, y) = (bytes("x")?, bytes("y")?);
-                if x.len() != 32 || y.len() != 32 {
-                    return None;
-                }
-                let point = [&[4][..], &x, &y].concat();
-                let key = ES256PublicKey::from_bytes(&point).ok()?;
-                (Algorithm::Es256, Material::P256(key))
-            }
-            (_, _) => return None,
+        // RFC 8725 section 3.1: where the issuer names the key's algorithm, it is the only one.
+        let algorithm = match jwk.get("alg") {
+            None => None,
+            Some(alg) => Some(Algorithm::named(alg.as_str()?)?),
         };
-        // RFC 8725 section 3.1: a key is used with one algorithm.
-        if jwk.get("alg").is_some_and(|alg| alg != algorithm.name()) {
-            return None;
-        }
-        Some(Self { kid, algorithm, material })
+        let bytes = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
+        let key = match (text("kty")?, origin) {
+            ("RSA", _) => PublicKey::rsa(&bytes("n")?, &bytes("e")?)?,
+            ("EC", _) => PublicKey::ec(text("crv")?, &bytes("x")?, &bytes("y")?)?,
+            ("OKP", _) if text("crv")? == "Ed25519" => PublicKey::ed25519(&bytes("x")?)?,
+            ("AKP", _) => {
+                let level = match algorithm {
+                    Some(Algorithm::MlDsa(level)) => level,
+                    _ => return None,
+                };
+                PublicKey::ml_dsa(level, &bytes("pub")?)?
+            }
+            ("oct", Origin::Local) => PublicKey::hmac(&bytes("k")?)?,
+            _ => return None,
+        };
+        let key = Self { kid, algorithm, key };
+        algorithm.is_none_or(|algorithm| key.key.fits(algorithm)).then_some(key)
     }
 
-    /// Whether this key made `signature` over `input` with `algorithm`.
+    /// Whether a token with this `alg` may be signed with this key.
+    fn fits(&self, algorithm: Algorithm) -> bool {
+        self.algorithm.is_none_or(|own| own == algorithm) && self.key.fits(algorithm)
+    }
+
+    /// The key itself.
     #[must_use]
-    pub fn made(&self, algorithm: Algorithm, input: &[u8], signature: &[u8]) -> bool {
-        match (algorithm, &self.material) {
-            (Algorithm::Rs256, Material::Rsa(key)) => {
-                made_by_rsa(key, input, signature).unwrap_or(false)
-            }
-            (Algorithm::Es256, Material::P256(key)) => {
-                p256::ecdsa::Signature::from_slice(signature).is_ok_and(|signature| {
-                    key.public_key().as_ref().verify(input, &signature).is_ok()
-                })
-            }
-            (Algorithm::Rs256, Material::P256(_)) | (Algorithm::Es256, Material::Rsa(_)) => false,
-        }
+    pub fn public_key(&self) -> &PublicKey {
+        &self.key
     }
-}
-
-/// Whether the key made an RSASSA-PKCS1-v1_5 signature with SHA-256; `None` where that cannot be told.
-fn made_by_rsa(key: &RS256PublicKey, input: &[u8], signature: &[u8]) -> Option<bool> {
-    let key = pkey::PKey::from_rsa(key.public_key().as_ref().clone()).ok()?;
-    let mut verifier = sign::Verifier::new(MessageDigest::sha256(), &key).ok()?;
-    verifier.set_rsa_padding(Padding::PKCS1).ok()?;
-    verifier.update(input).ok()?;
-    verifier.verify(signature).ok()
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub mod jwks;
 pub mod log;
 pub mod request;
 pub mod rules;
+pub mod signature;
 pub mod time;
 pub mod token;
 pub mod user;

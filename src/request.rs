@@ -158,7 +158,7 @@ impl AwaitKeys {
             return facts.refuse(Code::KeysUnavailable);
         };
         match keys.usable(&config.remote_jwks, now) {
-            Keys::Ready(set) => match token.verify(config, &set, now) {
+            Keys::Ready(set) => match token.verify(config, &set, &shared.crypto, now) {
                 Ok(token) => find_user(facts, token, shared, now),
                 Err(error) => facts.refuse_token(error),
             },

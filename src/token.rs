@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use crate::config::Provider;
 use crate::jwks::KeySet;
+use crate::signature::Crypto;
 use crate::time::UnixTime;
 use claims::Claims;
 use compact::CompactJws;
@@ -96,11 +97,15 @@ impl UnverifiedToken {
         self,
         provider: &Provider,
         keys: &KeySet,
+        crypto: &Crypto,
         now: UnixTime,
     ) -> Result<VerifiedToken, TokenError> {
         self.check_key_known(keys)?;
         keys.candidates(self.jws.algorithm, self.jws.kid.as_deref())
-            .any(|key| key.made(self.jws.algorithm, &self.jws.signing_input, &self.jws.signature))
+            .any(|key| {
+                let Self { jws, .. } = &self;
+                crypto.verify(key.public_key(), jws.algorithm, &jws.signing_input, &jws.signature)
+            })
             .then_some(())
             .ok_or(TokenError::SignatureInvalid)?;
         self.jws.claims.check(provider, now)?;

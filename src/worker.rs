@@ -13,10 +13,11 @@ use crate::callout::{
 use crate::config::{Config, Provider, UserSource};
 use crate::denial::Denial;
 use crate::headers::{Edit, Stripped};
-use crate::jwks::KeySet;
 use crate::jwks::cache::ProviderKeys;
+use crate::jwks::{KeySet, Origin};
 use crate::log::{Level, Log};
 use crate::request::{self, Outcome, Step, Waiting};
+use crate::signature::Crypto;
 use crate::time::UnixTime;
 use crate::token::ProviderId;
 use crate::user::cache::UserCache;
@@ -28,6 +29,8 @@ pub struct Shared {
     pub config: Rc<Config>,
     /// What is known of users.
     pub users: UserCache,
+    /// Who checks signatures.
+    pub crypto: Crypto,
     keys: Vec<ProviderKeys>,
     random: fastrand::Rng,
 }
@@ -96,7 +99,7 @@ struct Parked {
 impl Worker {
     /// A worker without keys or users yet. `seed` is the host's randomness.
     #[must_use]
-    pub fn new(config: Config, seed: u64) -> Self {
+    pub fn new(config: Config, crypto: Crypto, seed: u64) -> Self {
         let max_users = match &config.user {
             UserSource::Lookup(lookup) => lookup.max_entries,
             UserSource::Claims => 0,
@@ -108,6 +111,7 @@ impl Worker {
             shared: Shared {
                 users: UserCache::new(max_users),
                 keys: config.providers.iter().map(|_| ProviderKeys::new()).collect(),
+                crypto,
                 random: fastrand::Rng::with_seed(seed),
                 config: Rc::new(config),
             },
@@ -273,7 +277,7 @@ impl Worker {
             return Outcome::Unavailable;
         };
         let fault = match answer {
-            Answer::Response { status: 200, body } => match KeySet::parse(body) {
+            Answer::Response { status: 200, body } => match KeySet::parse(body, Origin::Remote) {
                 Ok(set) => {
                     let (usable, skipped) = (set.len(), set.skipped);
                     self.log.add(

@@ -13,20 +13,29 @@ use super::{
 };
 use crate::headers::ManagedHeaders;
 use crate::rules::{PathMatch, Requirement, Rule, Rules};
+use crate::signature::Preference;
 use crate::token::algorithm::Algorithm;
 
 /// Checks all of a config.
 pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Config> {
-    let raw::Config { mode, providers, user, context, rules, limits } = raw;
+    let raw::Config { mode, providers, user, context, rules, crypto, limits } = raw;
 
     let mode = check_mode(mode, &at.field("mode"));
     let providers = check_providers(providers, &at.field("providers"));
     let user = check_user(user, &at.field("user"), env);
     let context = check_context(context, &at.field("context"));
     let rules = check_rules(rules, &at.field("rules"));
+    let crypto = check_crypto(crypto.as_deref(), &at.field("crypto"));
     let limits = check_limits(limits.unwrap_or_default(), &at.field("limits"));
     mode?;
-    Some(Config { providers: providers?, user: user?, context: context?, rules: rules?, limits })
+    Some(Config {
+        providers: providers?,
+        user: user?,
+        context: context?,
+        rules: rules?,
+        crypto: crypto?,
+        limits,
+    })
 }
 
 fn check_mode(mode: Option<String>, at: &At<'_>) -> Option<()> {
@@ -36,6 +45,17 @@ fn check_mode(mode: Option<String>, at: &At<'_>) -> Option<()> {
             at.problem(format!("`{later}` is not part of this version, which has `gateway`"))
         }
         other => at.problem(format!("`{other}` is not a mode, write `gateway`")),
+    }
+}
+
+fn check_crypto(crypto: Option<&str>, at: &At<'_>) -> Option<Preference> {
+    match crypto {
+        None | Some("auto") => Some(Preference::Auto),
+        Some("host") => Some(Preference::Host),
+        Some("module") => Some(Preference::Module),
+        Some(other) => at.problem(format!(
+            "`{other}` is nobody who could check signatures, write `auto`, `host` or `module`"
+        )),
     }
 }
 
@@ -97,7 +117,7 @@ fn check_provider(name: String, raw: raw::Provider, at: &At<'_>) -> Option<Provi
     };
     let algorithms = match algorithms {
         Some(algorithms) => at.field("algorithms").parsed_list(&algorithms),
-        None => Some(Algorithm::ALL.to_vec()),
+        None => Some(Algorithm::asymmetric()),
     };
     let remote_jwks = at
         .field("remote_jwks")

@@ -17,6 +17,7 @@ pub struct Config {
     pub user: Option<User>,
     pub context: Option<Context>,
     pub rules: Option<Vec<Rule>>,
+    pub crypto: Option<String>,
     pub limits: Option<Limits>,
 }
 

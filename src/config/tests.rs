@@ -37,7 +37,7 @@ fn a_short_config_has_sane_defaults() {
     let provider = &config.providers[0];
     assert_eq!(provider.clock_skew, Duration::from_secs(30));
     assert!(provider.require_expiration);
-    assert_eq!(provider.algorithms, Algorithm::ALL);
+    assert_eq!(provider.algorithms, Algorithm::asymmetric());
     assert_eq!(provider.from_headers[0].name.as_str(), "authorization");
     let names: Vec<&str> = config.context.headers.iter().map(|h| h.name.as_str()).collect();
     assert_eq!(names, ["x-user-id", "x-user-clerk-id", "x-user-role", "x-user-channel-id"]);
@@ -83,14 +83,14 @@ fn every_problem_is_reported_at_once_and_says_what_to_do() {
     assert_eq!(
         problems(&config),
         [
-            "colour: unknown field, there are `mode`, `providers`, `user`, `context`, `rules`, `limits`",
+            "colour: unknown field, there are `mode`, `providers`, `user`, `context`, `rules`, `crypto`, `limits`",
             "providers.clerk.algorithms[2]: invalid type: integer `7`, expected a string",
             "providers.clerk.audience: unknown field, did you mean `audiences`?",
             "rules[2]: invalid type: integer `5`, expected an object of Rule",
             "user.lookup.cache.ttl: invalid type: integer `300`, expected a string",
             "mode: `gatway` is not a mode, write `gateway`",
             "providers.clerk.issuer: is empty",
-            "providers.clerk.algorithms[1]: `none` is not an algorithm of this version, there are `RS256`, `ES256`",
+            "providers.clerk.algorithms[1]: `none` is not an algorithm, there are `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `ES512`, `ES256K`, `EdDSA`, `Ed25519`, `HS256`, `HS384`, `HS512`, `ML-DSA-44`, `ML-DSA-65`, `ML-DSA-87`",
             "providers.clerk.remote_jwks.uri: `clerk.example/jwks` is not an absolute http or https URI",
             "providers.clerk.remote_jwks.cluster: is required",
             "providers.clerk.remote_jwks.timeout: `2` is not a duration, write a number and a unit such as `250ms`, `30s`, `10m` or `24h`",

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use prost::encoding::{WireType, encode_key, encode_varint};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{Action, BufferType, GrpcStatusCode, LogLevel, MapType, Status};
 
@@ -13,6 +14,7 @@ use crate::callout::{CallRequest, Failure, StreamId};
 use crate::denial::Denial;
 use crate::headers::{Edit, Field};
 use crate::log::Level;
+use crate::signature;
 use crate::time::UnixTime;
 use crate::worker::Disposition;
 
@@ -127,6 +129,27 @@ pub fn answer_body(size: usize) -> Vec<u8> {
         .ok()
         .flatten()
         .unwrap_or_default()
+}
+
+/// Envoy's BoringSSL, behind the foreign function `verify_signature`.
+pub struct BoringSsl;
+
+impl signature::Host for BoringSsl {
+    fn verify_signature(&self, hash: &str, key: &[u8], signature: &[u8], text: &[u8]) -> bool {
+        // The fields of Envoy's VerifySignatureArguments.
+        let length = hash.len() + key.len() + signature.len() + text.len();
+        let mut arguments = Vec::with_capacity(length + 24);
+        for (tag, field) in [(1, hash.as_bytes()), (2, key), (3, signature), (4, text)] {
+            encode_key(tag, WireType::LengthDelimited, &mut arguments);
+            encode_varint(u64::try_from(field.len()).unwrap_or(u64::MAX), &mut arguments);
+            arguments.extend_from_slice(field);
+        }
+        // VerifySignatureResult: its field 1 is true. An error comes as field 2 without it. Envoy
+        // answers with the statuses that the wrapper knows: Ok, BadArgument, and NotFound where it
+        // has no such function.
+        let result = hostcalls::call_foreign_function("verify_signature", Some(&arguments));
+        matches!(result, Ok(Some(result)) if result.starts_with(&[0x08, 0x01]))
+    }
 }
 
 /// The plugin's configuration. It is there while `on_configure` runs, and only then.

@@ -16,6 +16,7 @@ use super::http::Http;
 use crate::callout::{Answer, CallId, Failure, StreamId};
 use crate::config::Config;
 use crate::log::Level;
+use crate::signature::Crypto;
 use crate::worker::{Disposition, Released, Worker};
 
 /// The first tick comes at once: callouts cannot be made before it, and keys are wanted early.
@@ -122,9 +123,20 @@ impl RootContext for Root {
                 return false;
             }
         };
+        let crypto = match Crypto::choose(config.crypto, Box::new(host::BoringSsl)) {
+            Ok(crypto) => crypto,
+            Err(error) => {
+                host::log_error(&format!("meshgate {}: {error}", env!("CARGO_PKG_VERSION")));
+                return false;
+            }
+        };
         host::log(
             Level::Info,
-            &format!("meshgate {}: configured, mode=gateway", env!("CARGO_PKG_VERSION")),
+            &format!(
+                "meshgate {}: configured, mode=gateway crypto={}",
+                env!("CARGO_PKG_VERSION"),
+                crypto.name()
+            ),
         );
         let mut seed = [0; 8];
         let mut name = [0; 16];
@@ -134,7 +146,7 @@ impl RootContext for Root {
             return false;
         }
         self.shared = Some(Rc::new(Shared {
-            worker: RefCell::new(Worker::new(config, u64::from_le_bytes(seed))),
+            worker: RefCell::new(Worker::new(config, crypto, u64::from_le_bytes(seed))),
             queue: host::register_queue(&format!("meshgate.{:032x}", u128::from_le_bytes(name))),
         }));
         self.ticking = false;

@@ -8,6 +8,7 @@ use meshgate::callout::{Answer, CallId, Dispatch, Failure, StreamId};
 use meshgate::config::Config;
 use meshgate::denial::Code;
 use meshgate::headers::{Edit, Field, Stripped};
+use meshgate::signature::Crypto;
 use meshgate::time::UnixTime;
 use meshgate::worker::{Disposition, Released, Worker};
 use p256::ecdsa::signature::Signer;
@@ -111,7 +112,7 @@ impl Flow {
         let config = Config::parse(config.to_string().as_bytes(), &|_| None)
             .unwrap_or_else(|error| panic!("{error}"));
         Self {
-            worker: Worker::new(config, 1),
+            worker: Worker::new(config, Crypto::Module, 1),
             now: UnixTime::from_secs(START),
             key: Key::new("k1"),
             streams: 0,

@@ -9,8 +9,6 @@ use serde_json::json;
 
 use crate::support::{Flow, claims, config, denied, forwarded, only, record, set};
 
-const SECOND: Duration = Duration::from_secs(1);
-
 #[test]
 fn the_lookup_names_the_user_by_the_first_key_claim_there_is() {
     for (claims, path) in [
@@ -50,7 +48,7 @@ fn secrets_of_the_call_come_from_the_environment() {
     let parsed = meshgate::config::Config::parse(text.as_bytes(), &env).unwrap();
     assert!(!format!("{parsed:?}").contains("k-123"));
     let mut flow = Flow::new();
-    flow.worker = meshgate::worker::Worker::new(parsed, 1);
+    flow.worker = meshgate::worker::Worker::new(parsed, meshgate::signature::Crypto::Module, 1);
     let mut flow = flow.with_keys();
     let token = flow.token();
     let _ = flow.get("/x", &token);
