@@ -5,8 +5,8 @@
 //! and shows what each got and what the upstream saw. Every cell is observed, and checked: where one is not as
 //! it should be, the demo names it and exits with status 1.
 //!
-//! It stays up for requests of your own until Ctrl-C, which ends everything. `cargo demo -- --once` ends after
-//! the table, and so does a run in CI (`CI` is set, and stdin is no terminal).
+//! It stays up for requests of your own until Ctrl-C, which ends everything. `cargo demo --once` ends after the
+//! table, and so does a run in CI (`CI` is set, and stdin is no terminal).
 #![allow(clippy::indexing_slicing, reason = "claims are JSON, and a demo may end with a panic")]
 
 use std::fmt::Display;
@@ -22,13 +22,14 @@ use harness::server::Seen;
 use harness::testbed::Testbed;
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    // The alias ends with a `--`; another one does no harm.
+    let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--").collect();
     let in_ci = std::env::var_os("CI").is_some() && !stdin().is_terminal();
     let once = match arguments.as_slice() {
         [] => in_ci,
         [flag] if flag == "--once" => true,
         _ => {
-            eprintln!("usage: cargo demo [-- --once]");
+            eprintln!("usage: cargo demo [--once]");
             return ExitCode::from(2);
         }
     };

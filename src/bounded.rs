@@ -1,5 +1,6 @@
 //! A map that never holds more than it may: the one container for what strangers make grow.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 
@@ -22,10 +23,13 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
     }
 
     /// The entry of `key`, which thereby counts as used.
-    pub fn get(&mut self, key: &K) -> Option<&V> {
+    pub fn get<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
         if !self.young.contains_key(key) {
-            let (key, value) = self.old.remove_entry(key)?;
-            self.insert(key, value);
+            let (owned, value) = self.old.remove_entry(key)?;
+            self.insert(owned, value);
         }
         self.young.get(key)
     }

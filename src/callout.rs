@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use crate::config::Secret;
 use crate::config::names::{Authority, ClusterName, HeaderName};
+use crate::headers::Field;
 use crate::time::UnixTime;
 use crate::token::ProviderId;
+use crate::token::introspection::Question;
 use crate::user::UserKey;
 
 /// How much later than its timeout a call is given up here. Envoy ends a call at its timeout; this
@@ -22,6 +24,8 @@ pub const GRACE: Duration = Duration::from_millis(250);
 pub enum CallKey {
     /// A provider's keys.
     Jwks(ProviderId),
+    /// The issuer's word on a token.
+    Introspection(Question),
     /// A user's record.
     User(UserKey),
 }
@@ -36,6 +40,8 @@ pub struct CallRequest {
     pub cluster: String,
     /// All headers, the pseudo-headers first.
     pub headers: Vec<(String, String)>,
+    /// The body, where it has one.
+    pub body: Option<Vec<u8>>,
     /// How long Envoy waits for the answer.
     pub timeout: Duration,
     /// Longest body that is read, in bytes.
@@ -71,17 +77,33 @@ impl CallRequest {
                 header("accept", "application/json"),
                 header("user-agent", concat!("meshgate/", env!("CARGO_PKG_VERSION"))),
             ],
+            body: None,
             timeout,
             max_body,
         }
     }
 
+    /// The same as a POST of `body`.
+    #[must_use]
+    pub fn post(mut self, content_type: &str, body: Vec<u8>) -> Self {
+        self.body = Some(body);
+        self.with_header(":method", "POST").with_header("content-type", content_type)
+    }
+
     /// The same with `headers` set.
     #[must_use]
-    pub fn with_headers(mut self, headers: &[(HeaderName, Secret)]) -> Self {
-        for (name, value) in headers {
-            self.headers.retain(|(own, _)| own != name.as_str());
-            self.headers.push((name.as_str().to_owned(), value.reveal().to_owned()));
+    pub fn with_headers(self, headers: &[(HeaderName, Secret)]) -> Self {
+        headers
+            .iter()
+            .fold(self, |request, (name, value)| request.with_header(name.as_str(), value.reveal()))
+    }
+
+    /// The same with the one value `value` for `name`.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        match self.headers.iter_mut().find(|(own, _)| own == name) {
+            Some((_, own)) => value.clone_into(own),
+            None => self.headers.push((name.to_owned(), value.to_owned())),
         }
         self
     }
@@ -94,11 +116,32 @@ pub enum Answer {
     Response {
         /// `:status`.
         status: u16,
+        /// How long the answer may be kept, by its `cache-control`.
+        max_age: Option<Duration>,
         /// The body.
         body: Vec<u8>,
     },
     /// Without one.
     Failed(Failure),
+}
+
+/// How long an answer with these headers may be kept, where they say so: `max-age` of
+/// `cache-control`, and nothing for `no-cache` and `no-store` (RFC 9111 section 5.2.2).
+#[must_use]
+pub fn max_age(headers: &[Field]) -> Option<Duration> {
+    let value = &headers.iter().find(|field| field.name == "cache-control")?.value;
+    let mut age = None;
+    for directive in value.split(|byte| *byte == b',') {
+        let directive = String::from_utf8_lossy(directive).trim().to_ascii_lowercase();
+        match directive.split_once('=') {
+            None if matches!(directive.as_str(), "no-cache" | "no-store") => {
+                return Some(Duration::ZERO);
+            }
+            Some(("max-age", secs)) => age = secs.trim_matches('"').parse().ok(),
+            None | Some(_) => {}
+        }
+    }
+    age.map(Duration::from_secs)
 }
 
 /// Why a call ended without a response.
@@ -155,9 +198,22 @@ pub struct Calls {
     last_id: u64,
 }
 
+/// A call that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What it was for.
+    pub key: CallKey,
+    /// Whether this worker made it.
+    pub ours: bool,
+    /// Who waited for it.
+    pub waiters: Vec<StreamId>,
+}
+
 #[derive(Debug)]
 struct UnderWay {
     id: CallId,
+    /// Whether this worker makes it, or another one of the process.
+    ours: bool,
     ends: UnixTime,
     waiters: Vec<StreamId>,
 }
@@ -200,6 +256,7 @@ impl Calls {
             key.clone(),
             UnderWay {
                 id,
+                ours: true,
                 ends: now.after(request.timeout).after(GRACE),
                 waiters: waiter.into_iter().collect(),
             },
@@ -209,10 +266,38 @@ impl Calls {
         Ok(())
     }
 
-    /// Whether there is a call for `key`.
+    /// Lets `waiter` wait for a call that another worker makes, until `ends`.
+    ///
+    /// # Errors
+    /// Where there are too many calls.
+    pub fn follow(
+        &mut self,
+        key: &CallKey,
+        waiter: Option<StreamId>,
+        ends: UnixTime,
+    ) -> Result<(), Overloaded> {
+        if self.under_way.len() >= self.limit {
+            return Err(Overloaded);
+        }
+        self.last_id = self.last_id.wrapping_add(1);
+        let id = CallId(self.last_id);
+        let waiters = waiter.into_iter().collect();
+        self.under_way.insert(key.clone(), UnderWay { id, ours: false, ends, waiters });
+        self.keys.insert(id, key.clone());
+        Ok(())
+    }
+
+    /// Lets all of `waiters` wait for the call for `key`.
+    pub fn join_all(&mut self, key: &CallKey, waiters: Vec<StreamId>) {
+        if let Some(call) = self.under_way.get_mut(key) {
+            call.waiters.extend(waiters);
+        }
+    }
+
+    /// The call for `key`, whoever makes it.
     #[must_use]
-    pub fn is_under_way(&self, key: &CallKey) -> bool {
-        self.under_way.contains_key(key)
+    pub fn under_way(&self, key: &CallKey) -> Option<CallId> {
+        self.under_way.get(key).map(|call| call.id)
     }
 
     /// Lets `waiter` wait no longer. The call goes on.
@@ -232,16 +317,40 @@ impl Calls {
         None
     }
 
-    /// Ends a call: what it was for and who waited. `None` where it had ended before.
-    pub fn end(&mut self, id: CallId) -> Option<(CallKey, Vec<StreamId>)> {
+    /// Ends a call. `None` where it had ended before.
+    pub fn end(&mut self, id: CallId) -> Option<Ended> {
         let key = self.keys.remove(&id)?;
         let call = self.under_way.remove(&key)?;
-        Some((key, call.waiters))
+        Some(Ended { key, ours: call.ours, waiters: call.waiters })
     }
 
     /// The calls that should have ended by now.
     #[must_use]
     pub fn overdue(&self, now: UnixTime) -> Vec<CallId> {
         self.under_way.values().filter(|call| call.ends <= now).map(|call| call.id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_of_an_answer_is_read_from_its_cache_control() {
+        for (value, age) in [
+            ("max-age=600", Some(600)),
+            ("public, Max-Age=\"60\" , must-revalidate", Some(60)),
+            ("max-age=60, no-store", Some(0)),
+            ("no-cache", Some(0)),
+            ("max-age=-1", None),
+            ("max-age=99999999999999999999999", None),
+            ("s-maxage=60", None),
+            ("", None),
+        ] {
+            let field =
+                Field { name: "cache-control".to_owned(), value: value.as_bytes().to_vec() };
+            assert_eq!(max_age(&[field]), age.map(Duration::from_secs), "{value}");
+        }
+        assert_eq!(max_age(&[]), None);
     }
 }

@@ -10,11 +10,13 @@ mod raw;
 mod read;
 
 use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::headers::ManagedHeaders;
+use crate::jwks::KeySet;
 use crate::rules::Rules;
 use crate::signature::Preference;
 use crate::token::algorithm::Algorithm;
@@ -61,6 +63,12 @@ impl std::error::Error for ConfigError {}
 pub struct Secret(String);
 
 impl Secret {
+    /// Keeps `text` from printing.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text itself, for the one place that sends it.
     #[must_use]
     pub fn reveal(&self) -> &str {
@@ -87,6 +95,8 @@ pub struct Config {
     pub rules: Rules,
     /// Who checks signatures.
     pub crypto: Preference,
+    /// The key under which workers share what they fetched; without it each fetches for itself.
+    pub sharing: Option<Secret>,
     /// Bounds on what strangers can make meshgate hold.
     pub limits: Limits,
 }
@@ -104,31 +114,92 @@ pub struct Provider {
     pub authorized_parties: Option<Vec<String>>,
     /// The algorithms that its keys may be used with.
     pub algorithms: Vec<Algorithm>,
-    /// Where its keys are.
-    pub remote_jwks: RemoteJwks,
+    /// What its tokens are verified with.
+    pub trust: Trust,
     /// By how much its clock and ours may differ.
     pub clock_skew: Duration,
     /// Whether a token without `exp` is refused.
     pub require_expiration: bool,
-    /// Where its tokens stand, in order.
-    pub from_headers: Vec<FromHeader>,
+    /// How far ahead a token's `exp` may be, where that is limited.
+    pub max_lifetime: Option<Duration>,
+    /// What the header's `typ` must be, where that is said.
+    pub token_type: Option<String>,
+    /// Claims that must be there with one of these values; none named, with any.
+    pub required_claims: Vec<(String, Vec<Value>)>,
+    /// Claims that must not have this value.
+    pub refused_claims: Vec<(String, Value)>,
+    /// Where its tokens stand.
+    pub places: Places,
+}
+
+/// What a provider's tokens are verified with: keys, or the issuer's word for each of them.
+#[derive(Debug)]
+pub struct Trust {
+    /// The keys of its JWTs.
+    pub keys: Option<KeySource>,
+    /// Who is asked about tokens that are not JWTs, and about JWTs where there are no keys.
+    pub introspection: Option<Introspection>,
+}
+
+/// Where keys are.
+#[derive(Debug)]
+pub enum KeySource {
+    /// In the config.
+    Local(Rc<KeySet>),
+    /// Behind a URI.
+    Remote(RemoteJwks),
 }
 
 /// A key set behind a URI.
 #[derive(Debug)]
 pub struct RemoteJwks {
     /// The URI.
-    pub uri: HttpUri,
+    pub location: Location,
     /// The Envoy cluster that leads there.
     pub cluster: ClusterName,
     /// How long one fetch may take.
     pub timeout: Duration,
-    /// How long a fetched set is fresh. It is fetched again a little before that ends.
+    /// How long a fetched set is fresh at most. It is fetched again a little before that ends.
     pub cache_duration: Duration,
     /// How long a set is still used after it ceased to be fresh, while fetching fails.
     pub max_stale: Duration,
     /// How long after a fetch an unknown `kid` may not cause another.
     pub unknown_kid_cooldown: Duration,
+}
+
+/// Which document a URI leads to.
+#[derive(Debug, Clone)]
+pub enum Location {
+    /// The JWKS.
+    Jwks(HttpUri),
+    /// The OpenID provider's metadata, which names the JWKS.
+    Discovery(HttpUri),
+}
+
+/// How an issuer is asked about a token (RFC 7662).
+#[derive(Debug)]
+pub struct Introspection {
+    /// The endpoint.
+    pub uri: HttpUri,
+    /// The Envoy cluster that leads there.
+    pub cluster: ClusterName,
+    /// How meshgate names itself there: the value of `authorization`.
+    pub authorization: Secret,
+    /// How long one call may take.
+    pub timeout: Duration,
+    /// How long an answer is used, where the token does not expire before.
+    pub cache_ttl: Duration,
+}
+
+/// The places in a request in which a provider's tokens stand.
+#[derive(Debug)]
+pub struct Places {
+    /// Headers.
+    pub headers: Vec<FromHeader>,
+    /// Cookies.
+    pub cookies: Vec<String>,
+    /// Query parameters.
+    pub params: Vec<String>,
 }
 
 /// A header that carries a token.
@@ -221,6 +292,8 @@ pub enum ValueSource {
 pub struct Limits {
     /// Longest token looked at, in bytes. Default 8192: Envoy's own limit on all headers is 60 KiB.
     pub max_token_bytes: usize,
+    /// Most verified tokens remembered in one worker. Default 2048: with tokens of 1 KiB, some 6 MiB.
+    pub max_cached_tokens: usize,
     /// Most requests that wait at once in one worker. Default 1024.
     pub max_waiters: usize,
     /// Most callouts that are under way at once in one worker. Default 256.

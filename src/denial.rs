@@ -24,10 +24,14 @@ pub enum Code {
     AudienceMismatch,
     /// `azp` is not one of the authorized parties.
     AuthorizedPartyMismatch,
+    /// A claim has not the value that is asked for.
+    ClaimMismatch,
     /// `exp` is past.
     TokenExpired,
     /// `nbf` or `iat` is to come.
     TokenNotYetValid,
+    /// The issuer says that the token is not active.
+    TokenRevoked,
     /// Two different tokens.
     TokenAmbiguous,
     /// The users service knows no such user.
@@ -40,6 +44,8 @@ pub enum Code {
     PermissionRequired,
     /// The issuer's keys cannot be had.
     KeysUnavailable,
+    /// The issuer cannot be asked about the token.
+    IntrospectionUnavailable,
     /// The users service cannot be asked, or makes no sense.
     UserLookupUnavailable,
     /// Too many requests wait already.
@@ -50,7 +56,7 @@ pub enum Code {
 
 impl Code {
     /// Every code there is.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::TokenMissing,
         Self::TokenMalformed,
         Self::AlgorithmNotAllowed,
@@ -59,14 +65,17 @@ impl Code {
         Self::IssuerUnknown,
         Self::AudienceMismatch,
         Self::AuthorizedPartyMismatch,
+        Self::ClaimMismatch,
         Self::TokenExpired,
         Self::TokenNotYetValid,
+        Self::TokenRevoked,
         Self::TokenAmbiguous,
         Self::UserUnknown,
         Self::UserDisabled,
         Self::RoleRequired,
         Self::PermissionRequired,
         Self::KeysUnavailable,
+        Self::IntrospectionUnavailable,
         Self::UserLookupUnavailable,
         Self::Overloaded,
         Self::InternalError,
@@ -84,14 +93,17 @@ impl Code {
             Self::IssuerUnknown => Row("issuer_unknown", 401, InvalidToken, "the token's issuer is not accepted"),
             Self::AudienceMismatch => Row("audience_mismatch", 401, InvalidToken, "the token is meant for another audience"),
             Self::AuthorizedPartyMismatch => Row("authorized_party_mismatch", 401, InvalidToken, "the token was issued to a party that is not accepted"),
+            Self::ClaimMismatch => Row("claim_mismatch", 401, InvalidToken, "the token lacks a claim that is asked for, or has another value there"),
             Self::TokenExpired => Row("token_expired", 401, InvalidToken, "the token has expired"),
             Self::TokenNotYetValid => Row("token_not_yet_valid", 401, InvalidToken, "the token is not valid yet"),
+            Self::TokenRevoked => Row("token_revoked", 401, InvalidToken, "the token is not active any more"),
             Self::TokenAmbiguous => Row("token_ambiguous", 401, InvalidToken, "the request has two different tokens"),
             Self::UserUnknown => Row("user_unknown", 403, None, "the token is valid, but its user is not known"),
             Self::UserDisabled => Row("user_disabled", 403, None, "the user is not active"),
             Self::RoleRequired => Row("role_required", 403, None, "the user does not have a role that this path requires"),
             Self::PermissionRequired => Row("permission_required", 403, InsufficientScope, "the user does not have a permission that this path requires"),
             Self::KeysUnavailable => Row("keys_unavailable", 503, TryLater, "the issuer's keys cannot be fetched at present"),
+            Self::IntrospectionUnavailable => Row("introspection_unavailable", 503, TryLater, "the issuer cannot be asked about the token at present"),
             Self::UserLookupUnavailable => Row("user_lookup_unavailable", 503, TryLater, "the user cannot be looked up at present"),
             Self::Overloaded => Row("overloaded", 503, TryLater, "too many requests are waiting"),
             Self::InternalError => Row("internal_error", 500, None, "the request could not be processed"),
@@ -240,6 +252,8 @@ impl From<TokenError> for Code {
             TokenError::IssuerUnknown => Self::IssuerUnknown,
             TokenError::AudienceMismatch => Self::AudienceMismatch,
             TokenError::AuthorizedPartyMismatch => Self::AuthorizedPartyMismatch,
+            TokenError::ClaimMismatch => Self::ClaimMismatch,
+            TokenError::Inactive => Self::TokenRevoked,
             TokenError::Expired => Self::TokenExpired,
             TokenError::NotYetValid => Self::TokenNotYetValid,
             TokenError::Ambiguous => Self::TokenAmbiguous,

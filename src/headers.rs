@@ -22,7 +22,7 @@ pub struct Field {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Make this the one value of the header.
-    Set(String, String),
+    Set(String, Vec<u8>),
     /// Take every value of the header away.
     Remove(String),
 }
@@ -107,7 +107,7 @@ pub fn context_edits(_permit: &Permit, context: &UserContext) -> Vec<Edit> {
     context
         .headers()
         .map(|(name, value)| match value {
-            Some(value) => Edit::Set(name.as_str().to_owned(), value.to_owned()),
+            Some(value) => Edit::Set(name.as_str().to_owned(), value.as_bytes().to_vec()),
             None => Edit::Remove(name.as_str().to_owned()),
         })
         .collect()

@@ -1,6 +1,7 @@
 //! A JWKS document in, a [`KeySet`] out (RFC 7517).
 
 pub mod cache;
+pub mod discovery;
 
 use std::fmt;
 
@@ -22,6 +23,14 @@ pub struct KeySet {
     keys: Vec<Key>,
     /// How many JWKs of the document were left out: of another kind or use, or broken.
     pub skipped: usize,
+    document: Box<[u8]>,
+}
+
+/// Two sets are the same where their documents are.
+impl PartialEq for KeySet {
+    fn eq(&self, other: &Self) -> bool {
+        self.document == other.document
+    }
 }
 
 /// A key and what it may be used for.
@@ -67,8 +76,8 @@ impl KeySet {
     /// # Errors
     /// Where there is then no key at all.
     pub fn parse(document: &[u8], origin: Origin) -> Result<Self, JwksError> {
-        let document = json::parse_object(document).map_err(|_| JwksError::NotAJwks)?;
-        let Some(Value::Array(jwks)) = document.get("keys") else {
+        let members = json::parse_object(document).map_err(|_| JwksError::NotAJwks)?;
+        let Some(Value::Array(jwks)) = members.get("keys") else {
             return Err(JwksError::NotAJwks);
         };
         let keys: Vec<Key> = jwks
@@ -79,7 +88,7 @@ impl KeySet {
         if keys.is_empty() {
             return Err(JwksError::NoUsableKey);
         }
-        Ok(Self { skipped: jwks.len().saturating_sub(keys.len()), keys })
+        Ok(Self { skipped: jwks.len().saturating_sub(keys.len()), keys, document: document.into() })
     }
 
     /// How many keys there are.

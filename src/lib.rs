@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod board;
 pub mod bounded;
 pub mod callout;
 pub mod config;

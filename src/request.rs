@@ -1,22 +1,26 @@
 //! The way of one request, as a machine: each state is a type, and leaving it consumes it.
 //!
 //! ```text
-//! begin -> token -> (AwaitKeys) -> verified -> (AwaitUser) -> known user -> rule -> Forward
+//! begin -> token -> (AwaitKeys or AwaitWord) -> verified -> (AwaitUser) -> known user -> rule -> Forward
 //! ```
 //!
 //! What each step finds wanting ends in [`Step::Deny`], and nothing else does not end in
 //! [`Step::Forward`], whose edits need a [`Permit`].
 
+use std::rc::Rc;
+
 use crate::callout::CallKey;
-use crate::config::UserSource;
+use crate::config::{Config, UserSource};
 use crate::context::{ContextError, UserContext, texts};
 use crate::denial::{Code, Denial};
 use crate::headers::{Edit, Stripped, context_edits};
 use crate::jwks::cache::Keys;
 use crate::rules::{Demand, Lacking, Level};
 use crate::time::UnixTime;
+use crate::token::cache::Remembered;
 use crate::token::extract;
-use crate::token::{TokenError, UnverifiedToken, VerifiedToken};
+use crate::token::introspection::{OpaqueToken, Question};
+use crate::token::{ProviderId, TokenError, UnverifiedToken, VerifiedToken};
 use crate::user::{Known, UserKey, UserRecord};
 use crate::worker::Shared;
 
@@ -42,6 +46,8 @@ pub enum Step {
 pub enum Waiting {
     /// For its issuer's keys.
     Keys(AwaitKeys),
+    /// For its issuer's word on its token.
+    Word(AwaitWord),
     /// For its user's record.
     User(AwaitUser),
 }
@@ -51,9 +57,11 @@ pub enum Waiting {
 pub enum Outcome {
     /// The worker holds a new key set.
     KeysArrived,
+    /// The issuer answered about the token.
+    Introspected(Result<VerifiedToken, TokenError>),
     /// The users service answered.
     User(Known),
-    /// Neither: the service is down, or makes no sense.
+    /// None of these: the service is down, or makes no sense.
     Unavailable,
 }
 
@@ -66,8 +74,8 @@ pub struct Permit(());
 #[derive(Debug)]
 struct Facts {
     demand: Demand,
-    /// The headers with a token in them.
-    carriers: Vec<String>,
+    /// What takes every token off the request.
+    token_removals: Vec<Edit>,
     request_id: String,
     /// Whether the upstream is to be told the id: the client sent none, or a bad one.
     new_request_id: bool,
@@ -80,18 +88,41 @@ pub fn begin(head: &Stripped, shared: &mut Shared, now: UnixTime) -> Step {
     if facts.demand.level == Level::Anonymous {
         return without_user(facts, shared);
     }
-    let found = match extract::find(head, &shared.config.providers) {
-        Ok(found) => found,
-        Err(error) => return facts.refuse_token(error),
+    let config = Rc::clone(&shared.config);
+    let text = match (extract::find(head, &config.providers), facts.demand.level) {
+        (Ok(Some(text)), _) => text,
+        (Ok(None), Level::Optional | Level::Anonymous) => return without_user(facts, shared),
+        (Ok(None), Level::User) => return facts.refuse(Code::TokenMissing),
+        (Err(error), _) => return facts.refuse_token(error),
     };
-    let text = match (found, facts.demand.level) {
-        (Some(text), _) => text,
-        (None, Level::Optional | Level::Anonymous) => return without_user(facts, shared),
-        (None, Level::User) => return facts.refuse(Code::TokenMissing),
+    let own_place = |id: ProviderId| {
+        id.pick(&config.providers)
+            .is_some_and(|provider| extract::stands_in(head, &provider.places, &text))
     };
-    let limit = shared.config.limits.max_token_bytes;
-    match UnverifiedToken::parse(text, limit, &shared.config.providers) {
-        Ok(token) => AwaitKeys { facts, token }.first_try(shared, now),
+    if let Some(remembered) = shared.remembered(&text, now) {
+        return match remembered {
+            Ok(token) if own_place(token.provider()) => find_user(facts, token, shared, now),
+            Ok(_) => facts.refuse_token(TokenError::IssuerUnknown),
+            Err(error) => facts.refuse_token(error),
+        };
+    }
+    let introspects = |id: &ProviderId| {
+        id.pick(&config.providers).is_some_and(|p| p.trust.introspection.is_some())
+    };
+    match UnverifiedToken::parse(&text, config.limits.max_token_bytes, &config.providers) {
+        Ok(token) if !own_place(token.provider) => facts.refuse_token(TokenError::IssuerUnknown),
+        Ok(token) if has_keys(&config, token.provider) => {
+            AwaitKeys { facts, token }.first_try(shared, now)
+        }
+        Ok(token) => ask_issuer(facts, token.provider, token.text()),
+        Err(error @ TokenError::Malformed(_)) if text.len() <= config.limits.max_token_bytes => {
+            // Not a JWT: the word of the issuer whose tokens are opaque counts, if there is one.
+            let mut all = ProviderId::all(config.providers.len());
+            match all.find(|id| introspects(id) && own_place(*id)) {
+                Some(provider) => ask_issuer(facts, provider, text.as_ref().into()),
+                None => facts.refuse_token(error),
+            }
+        }
         Err(error) => facts.refuse_token(error),
     }
 }
@@ -101,10 +132,20 @@ impl Waiting {
     pub fn resume(self, outcome: &Outcome, shared: &mut Shared, now: UnixTime) -> Step {
         match (self, outcome) {
             (Self::Keys(state), Outcome::KeysArrived) => state.second_try(shared, now),
-            (Self::User(state), Outcome::User(known)) => state.known(known, shared),
-            (waiting, Outcome::KeysArrived | Outcome::User(_) | Outcome::Unavailable) => {
-                Step::Deny(waiting.give_up())
+            (Self::Word(state), Outcome::Introspected(Ok(token))) => {
+                find_user(state.facts, token.clone(), shared, now)
             }
+            (Self::Word(state), Outcome::Introspected(Err(error))) => {
+                state.facts.refuse_token(*error)
+            }
+            (Self::User(state), Outcome::User(known)) => state.known(known, shared),
+            (
+                waiting,
+                Outcome::KeysArrived
+                | Outcome::Introspected(_)
+                | Outcome::User(_)
+                | Outcome::Unavailable,
+            ) => Step::Deny(waiting.give_up()),
         }
     }
 
@@ -113,6 +154,7 @@ impl Waiting {
     pub fn give_up(self) -> Denial {
         match self {
             Self::Keys(state) => state.facts.denial(Code::KeysUnavailable, None),
+            Self::Word(state) => state.facts.denial(Code::IntrospectionUnavailable, None),
             Self::User(state) => state.facts.denial(Code::UserLookupUnavailable, None),
         }
     }
@@ -120,7 +162,9 @@ impl Waiting {
     /// The answer where it may not wait at all.
     #[must_use]
     pub fn overloaded(self) -> Denial {
-        let (Self::Keys(AwaitKeys { facts, .. }) | Self::User(AwaitUser { facts, .. })) = self;
+        let (Self::Keys(AwaitKeys { facts, .. })
+        | Self::Word(AwaitWord { facts })
+        | Self::User(AwaitUser { facts, .. })) = self;
         facts.denial(Code::Overloaded, None)
     }
 }
@@ -136,35 +180,58 @@ impl AwaitKeys {
     /// Verifies with the keys that are held, or waits for others.
     fn first_try(self, shared: &mut Shared, now: UnixTime) -> Step {
         let provider = self.token.provider;
-        let Some((config, keys)) = shared.provider(provider) else {
+        let Some(keys) = shared.keys(provider) else {
             return self.facts.refuse(Code::KeysUnavailable);
         };
-        match keys.usable(&config.remote_jwks, now) {
-            Keys::Ready(set)
-                if self.token.check_key_known(&set).is_err()
-                    && keys.may_refetch(&config.remote_jwks, now) =>
+        match keys.usable(now) {
+            Keys::Ready(set, _)
+                if self.token.check_key_known(&set).is_err() && keys.may_refetch(now) =>
             {
                 Step::Wait(Waiting::Keys(self), CallKey::Jwks(provider))
             }
             Keys::Await => Step::Wait(Waiting::Keys(self), CallKey::Jwks(provider)),
-            Keys::Ready(_) | Keys::Unavailable(_) => self.second_try(shared, now),
+            Keys::Ready(..) | Keys::Unavailable => self.second_try(shared, now),
         }
     }
 
     /// Verifies with the keys that are held, for better or worse.
     fn second_try(self, shared: &mut Shared, now: UnixTime) -> Step {
         let Self { facts, token } = self;
-        let Some((config, keys)) = shared.provider(token.provider) else {
+        let (text, id) = (token.text(), token.provider);
+        let usable = shared.keys(id).map(|keys| keys.usable(now));
+        let (Some(Keys::Ready(set, generation)), Some(config)) =
+            (usable, id.pick(&shared.config.providers))
+        else {
             return facts.refuse(Code::KeysUnavailable);
         };
-        match keys.usable(&config.remote_jwks, now) {
-            Keys::Ready(set) => match token.verify(config, &set, &shared.crypto, now) {
-                Ok(token) => find_user(facts, token, shared, now),
-                Err(error) => facts.refuse_token(error),
-            },
-            Keys::Await | Keys::Unavailable(_) => facts.refuse(Code::KeysUnavailable),
+        match token.verify(config, &set, &shared.crypto, now) {
+            Ok(token) => {
+                let signed = Remembered::Signed { token: token.clone(), generation };
+                shared.tokens.remember(text, signed);
+                find_user(facts, token, shared, now)
+            }
+            Err(error) => facts.refuse_token(error),
         }
     }
+}
+
+fn has_keys(config: &Config, provider: ProviderId) -> bool {
+    provider.pick(&config.providers).is_some_and(|provider| provider.trust.keys.is_some())
+}
+
+/// A token of which only its issuer knows what it is worth.
+#[derive(Debug)]
+pub struct AwaitWord {
+    facts: Facts,
+}
+
+fn ask_issuer(facts: Facts, provider: ProviderId, token: Rc<[u8]>) -> Step {
+    // RFC 6749 appendix A.12: a token is made of visible ASCII. What is not cannot be asked about.
+    if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
+        return facts.refuse(Code::TokenMalformed);
+    }
+    let question = Question { provider, token: OpaqueToken(token) };
+    Step::Wait(Waiting::Word(AwaitWord { facts }), CallKey::Introspection(question))
 }
 
 /// A verified token in want of its user.
@@ -252,23 +319,23 @@ impl Facts {
             head.value(":path").unwrap_or_default(),
             config.context.forward_token,
         );
-        let carriers = extract::carriers(head, &config.providers).map(str::to_owned).collect();
+        let token_removals = extract::removals(head, &config.providers);
         let sent = head.value("x-request-id").and_then(request_id);
         let new_request_id = sent.is_none();
         let request_id = sent.unwrap_or_else(|| shared.new_request_id());
         let grpc = head.value("content-type").is_some_and(|kind| {
             kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
         });
-        Self { demand, carriers, request_id, new_request_id, grpc }
+        Self { demand, token_removals, request_id, new_request_id, grpc }
     }
 
     fn forward(self, permit: &Permit, context: &UserContext, keep_token: bool) -> Step {
         let mut edits = context_edits(permit, context);
         if !keep_token {
-            edits.extend(self.carriers.into_iter().map(Edit::Remove));
+            edits.extend(self.token_removals);
         }
         if self.new_request_id {
-            edits.push(Edit::Set("x-request-id".to_owned(), self.request_id));
+            edits.push(Edit::Set("x-request-id".to_owned(), self.request_id.into_bytes()));
         }
         Step::Forward(edits)
     }
@@ -286,6 +353,8 @@ impl Facts {
             | TokenError::IssuerUnknown
             | TokenError::AudienceMismatch
             | TokenError::AuthorizedPartyMismatch
+            | TokenError::ClaimMismatch
+            | TokenError::Inactive
             | TokenError::Expired
             | TokenError::NotYetValid
             | TokenError::Ambiguous => None,

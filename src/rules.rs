@@ -166,8 +166,8 @@ fn readings(target: &[u8]) -> BTreeSet<String> {
         return BTreeSet::from([as_sent]);
     }
     // Escapes are decoded up to twice: a router and an upstream may each do it once.
-    let once = decoded(path);
-    let twice = decoded(&once);
+    let once = percent_decoded(path);
+    let twice = percent_decoded(&once);
     let mut readings = BTreeSet::from([as_sent]);
     for text in [path, &once, &twice] {
         let text = String::from_utf8_lossy(text);
@@ -191,8 +191,9 @@ fn is_plain(path: &[u8]) -> bool {
         && !path.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."))
 }
 
-/// The path with its percent-escapes resolved; what is not an escape stays.
-fn decoded(path: &[u8]) -> Vec<u8> {
+/// The text with its percent-escapes resolved; what is not an escape stays.
+#[must_use]
+pub fn percent_decoded(path: &[u8]) -> Vec<u8> {
     let digit =
         |byte: Option<&u8>| char::from(*byte?).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let mut out = Vec::with_capacity(path.len());

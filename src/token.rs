@@ -1,9 +1,11 @@
 //! Bearer text in, [`VerifiedToken`] out.
 
 pub mod algorithm;
+pub mod cache;
 pub mod claims;
 pub mod compact;
 pub mod extract;
+pub mod introspection;
 
 use std::fmt;
 use std::rc::Rc;
@@ -32,10 +34,14 @@ pub enum TokenError {
     AudienceMismatch,
     /// It was issued to another party.
     AuthorizedPartyMismatch,
+    /// A claim has not the value that its provider asks for.
+    ClaimMismatch,
     /// Its time is over.
     Expired,
     /// Its time has not come.
     NotYetValid,
+    /// Its issuer says that it is not active.
+    Inactive,
     /// The request has another token too.
     Ambiguous,
 }
@@ -89,6 +95,28 @@ impl UnverifiedToken {
             .ok_or(TokenError::KeyUnknown)
     }
 
+    /// The token's text.
+    #[must_use]
+    pub fn text(&self) -> Rc<[u8]> {
+        Rc::clone(&self.jws.text)
+    }
+
+    /// RFC 8725 section 3.11: a token of another kind is not taken for this one. RFC 7515 section
+    /// 4.1.9: `application/` before it means nothing, and neither does case.
+    fn check_type(&self, provider: &Provider) -> Result<(), TokenError> {
+        let Some(wanted) = &provider.token_type else {
+            return Ok(());
+        };
+        let short = |typ: &str| {
+            let typ = typ.to_ascii_lowercase();
+            typ.strip_prefix("application/").map(str::to_owned).unwrap_or(typ)
+        };
+        match &self.jws.typ {
+            Some(typ) if short(typ) == short(wanted) => Ok(()),
+            Some(_) | None => Err(TokenError::Malformed("its `typ` is not `token_type`")),
+        }
+    }
+
     /// Checks the signature, then the claims.
     ///
     /// # Errors
@@ -100,11 +128,12 @@ impl UnverifiedToken {
         crypto: &Crypto,
         now: UnixTime,
     ) -> Result<VerifiedToken, TokenError> {
+        self.check_type(provider)?;
         self.check_key_known(keys)?;
         keys.candidates(self.jws.algorithm, self.jws.kid.as_deref())
             .any(|key| {
                 let Self { jws, .. } = &self;
-                crypto.verify(key.public_key(), jws.algorithm, &jws.signing_input, &jws.signature)
+                crypto.verify(key.public_key(), jws.algorithm, jws.signing_input(), &jws.signature)
             })
             .then_some(())
             .ok_or(TokenError::SignatureInvalid)?;
@@ -113,7 +142,8 @@ impl UnverifiedToken {
     }
 }
 
-/// Proof that a token of `provider` was verified. [`UnverifiedToken::verify`] is its only origin.
+/// Proof that a token of `provider` was verified. [`UnverifiedToken::verify`], and the issuer's own
+/// word in [`VerifiedToken::introspected`], are its only origins.
 #[derive(Clone)]
 pub struct VerifiedToken {
     claims: Rc<Claims>,
@@ -127,6 +157,20 @@ impl fmt::Debug for VerifiedToken {
 }
 
 impl VerifiedToken {
+    /// A token of which its issuer said that it is active, with these claims.
+    ///
+    /// # Errors
+    /// The first of the provider's terms that is not met.
+    pub fn introspected(
+        provider: ProviderId,
+        config: &Provider,
+        claims: Claims,
+        now: UnixTime,
+    ) -> Result<Self, TokenError> {
+        claims.check_introspected(config, now)?;
+        Ok(Self { claims: Rc::new(claims), provider })
+    }
+
     /// What it says.
     #[must_use]
     pub fn claims(&self) -> &Claims {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::callout::{Answer, CallRequest};
+use crate::callout::{Answer, CallRequest, Failure};
 use crate::config::{Active, Limits, Lookup};
 use crate::json;
 use crate::token::ProviderId;
@@ -82,7 +82,7 @@ impl Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LookupError {
     /// No usable answer came.
-    NoAnswer,
+    NoAnswer(Failure),
     /// Its status says nothing about the user.
     Status(u16),
     /// Its body is not a JSON object.
@@ -110,11 +110,11 @@ pub fn lookup_request(config: &Lookup, key: &UserKey, limits: &Limits) -> CallRe
 /// Where it tells nothing.
 pub fn read_answer(answer: &Answer) -> Result<Known, LookupError> {
     match answer {
-        Answer::Response { status: 200, body } => json::parse_object(body)
+        Answer::Response { status: 200, body, .. } => json::parse_object(body)
             .map(|members| Known::Record(Rc::new(UserRecord(members))))
             .map_err(|_| LookupError::NotARecord),
         Answer::Response { status: 404 | 410, .. } => Ok(Known::Unknown),
         Answer::Response { status, .. } => Err(LookupError::Status(*status)),
-        Answer::Failed(_) => Err(LookupError::NoAnswer),
+        Answer::Failed(failure) => Err(LookupError::NoAnswer(*failure)),
     }
 }

@@ -3,30 +3,37 @@
 //! Events go in (`on_request`, `on_answer`, `on_tick`, `on_gone`), and what is to be done comes out:
 //! a [`Disposition`] for each request, and the calls to make from [`Worker::next_call`].
 
+mod learn;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
+use crate::board::Exchange;
 use crate::callout::{
-    Answer, CallId, CallKey, CallRequest, Calls, Dispatch, Failure, GRACE, StreamId,
+    Answer, CallId, CallKey, CallRequest, Calls, Dispatch, Ended, Failure, GRACE, StreamId,
 };
-use crate::config::{Config, Provider, UserSource};
+use crate::config::{Config, KeySource, UserSource};
 use crate::denial::Denial;
 use crate::headers::{Edit, Stripped};
-use crate::jwks::cache::ProviderKeys;
-use crate::jwks::{KeySet, Origin};
+use crate::jwks::cache::{Keys, ProviderKeys};
 use crate::log::{Level, Log};
 use crate::request::{self, Outcome, Step, Waiting};
 use crate::signature::Crypto;
 use crate::time::UnixTime;
-use crate::token::ProviderId;
+use crate::token::cache::{Remembered, TokenCache};
+use crate::token::introspection;
+use crate::token::{ProviderId, TokenError, VerifiedToken};
+use crate::user;
 use crate::user::cache::UserCache;
-use crate::user::{self, LookupError};
 
 /// What requests read and learn: the config, the keys, the users.
 pub struct Shared {
     /// The config.
     pub config: Rc<Config>,
+    /// What is known of tokens.
+    pub tokens: TokenCache,
     /// What is known of users.
     pub users: UserCache,
     /// Who checks signatures.
@@ -37,15 +44,38 @@ pub struct Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Shared({} users)", self.users.len())
+        write!(f, "Shared({} tokens, {} users)", self.tokens.len(), self.users.len())
     }
 }
 
 impl Shared {
-    /// A provider's config and its keys.
+    /// A provider's keys.
     #[must_use]
-    pub fn provider(&self, id: ProviderId) -> Option<(&Provider, &ProviderKeys)> {
-        Some((id.pick(&self.config.providers)?, id.pick(&self.keys)?))
+    pub fn keys(&self, provider: ProviderId) -> Option<&ProviderKeys> {
+        provider.pick(&self.keys)
+    }
+
+    /// What is known of a token's text: the token, if it is as good as when it was verified, or why it
+    /// is not. `None` where it must be looked at.
+    pub fn remembered(
+        &mut self,
+        text: &[u8],
+        now: UnixTime,
+    ) -> Option<Result<VerifiedToken, TokenError>> {
+        let (token, has_expiry) = match self.tokens.get(text, now)? {
+            Remembered::Inactive { .. } => return Some(Err(TokenError::Inactive)),
+            Remembered::Active { token, .. } => (token, false),
+            Remembered::Signed { token, generation } => {
+                // The set that its key was in is gone, and the key perhaps with it.
+                match self.keys(token.provider())?.usable(now) {
+                    Keys::Ready(_, held) if held == generation => (token, true),
+                    Keys::Ready(..) | Keys::Await | Keys::Unavailable => return None,
+                }
+            }
+        };
+        let provider = token.provider().pick(&self.config.providers)?;
+        let require_expiration = has_expiry && provider.require_expiration;
+        Some(token.claims().check_time(provider, require_expiration, now).map(|()| token))
     }
 
     /// An id for a request that came without one: a random UUID (RFC 9562 section 5.4).
@@ -86,6 +116,10 @@ pub struct Worker {
     calls: Calls,
     parked: HashMap<StreamId, Parked>,
     log: Log,
+    exchange: Option<Exchange>,
+    /// The last post of each provider's keys that was taken over or made here.
+    seen: Vec<Option<UnixTime>>,
+    wake_others: bool,
 }
 
 #[derive(Debug)]
@@ -97,9 +131,10 @@ struct Parked {
 }
 
 impl Worker {
-    /// A worker without keys or users yet. `seed` is the host's randomness.
+    /// A worker without keys or users yet. `seed` is the host's randomness; by `exchange` the workers
+    /// of the process share what they fetch.
     #[must_use]
-    pub fn new(config: Config, crypto: Crypto, seed: u64) -> Self {
+    pub fn new(config: Config, crypto: Crypto, exchange: Option<Exchange>, seed: u64) -> Self {
         let max_users = match &config.user {
             UserSource::Lookup(lookup) => lookup.max_entries,
             UserSource::Claims => 0,
@@ -108,9 +143,17 @@ impl Worker {
             calls: Calls::new(config.limits.max_inflight_callouts),
             parked: HashMap::new(),
             log: Log::default(),
+            exchange,
+            seen: config.providers.iter().map(|_| None).collect(),
+            wake_others: false,
             shared: Shared {
+                tokens: TokenCache::new(config.limits.max_cached_tokens),
                 users: UserCache::new(max_users),
-                keys: config.providers.iter().map(|_| ProviderKeys::new()).collect(),
+                keys: config
+                    .providers
+                    .iter()
+                    .map(|provider| ProviderKeys::new(provider.trust.keys.as_ref()))
+                    .collect(),
                 crypto,
                 random: fastrand::Rng::with_seed(seed),
                 config: Rc::new(config),
@@ -146,18 +189,59 @@ impl Worker {
     /// A call has ended. Those who waited for it go on.
     pub fn on_answer(&mut self, id: CallId, answer: &Answer, now: UnixTime) -> Vec<Released> {
         // A call that was given up has been answered for; what comes now is too late.
-        let Some((key, waiters)) = self.calls.end(id) else {
+        let Some(ended) = self.calls.end(id) else {
             return Vec::new();
         };
-        let outcome = match &key {
+        let outcome = match &ended.key {
+            CallKey::Jwks(provider) if self.must_discover(*provider) && ended.ours => {
+                match self.learn_location(*provider, answer, now) {
+                    // Found; now for the keys themselves, for all who wait.
+                    Some(()) => return self.call_on(ended, now),
+                    None => Outcome::Unavailable,
+                }
+            }
             CallKey::Jwks(provider) => self.learn_keys(*provider, answer, now),
+            CallKey::Introspection(question) => self.learn_word(question, answer, now),
             CallKey::User(key) => self.learn_user(key, answer, now),
         };
+        if let (CallKey::Jwks(provider), true) = (&ended.key, ended.ours) {
+            self.post(*provider, answer, &outcome, now);
+        }
+        self.release(ended.waiters, &outcome, now)
+    }
+
+    /// Another worker has posted something, perhaps: what is news here is taken over.
+    pub fn on_wake(&mut self, now: UnixTime) -> Vec<Released> {
+        let mut released = Vec::new();
+        for provider in ProviderId::all(self.shared.keys.len()) {
+            let Some(posted) = self.news(provider) else {
+                continue;
+            };
+            let outcome = self.take_over(provider, &posted, now);
+            // Whoever waits here for these keys, be it for this worker's own call, waits no more. What
+            // that call brings comes too late.
+            let waiters = self
+                .calls
+                .under_way(&CallKey::Jwks(provider))
+                .and_then(|call| self.calls.end(call))
+                .map_or_else(Vec::new, |ended| ended.waiters);
+            released.extend(self.release(waiters, &outcome, now));
+        }
+        released
+    }
+
+    /// Lets those who waited go on with `outcome`.
+    fn release(
+        &mut self,
+        waiters: Vec<StreamId>,
+        outcome: &Outcome,
+        now: UnixTime,
+    ) -> Vec<Released> {
         waiters
             .into_iter()
             .filter_map(|stream| {
                 let parked = self.parked.remove(&stream)?;
-                let step = parked.waiting.resume(&outcome, &mut self.shared, now);
+                let step = parked.waiting.resume(outcome, &mut self.shared, now);
                 Some((stream, self.settle(stream, step, now)))
             })
             .filter(|(_, disposition)| *disposition != Disposition::Pause)
@@ -172,7 +256,7 @@ impl Worker {
                 let _ = self.call(&CallKey::Jwks(provider), None, now);
             }
         }
-        let mut released = Vec::new();
+        let mut released = self.on_wake(now);
         for call in self.calls.overdue(now) {
             released.extend(self.on_answer(call, &Answer::Failed(Failure::TimedOut), now));
         }
@@ -195,6 +279,11 @@ impl Worker {
     /// The next call to make.
     pub fn next_call(&mut self) -> Option<Dispatch> {
         self.calls.next_dispatch()
+    }
+
+    /// Whether the other workers are to be woken, since something was posted.
+    pub fn take_wake_others(&mut self) -> bool {
+        std::mem::take(&mut self.wake_others)
     }
 
     /// The lines for Envoy's log.
@@ -231,96 +320,67 @@ impl Worker {
     }
 
     /// Joins the call for `key`, or starts it; how long it may take. `None` where there are too many.
-    fn call(
-        &mut self,
-        key: &CallKey,
-        waiter: Option<StreamId>,
-        now: UnixTime,
-    ) -> Option<std::time::Duration> {
+    fn call(&mut self, key: &CallKey, waiter: Option<StreamId>, now: UnixTime) -> Option<Duration> {
         let request = self.request_for(key)?;
-        let timeout = request.timeout;
-        self.calls.join(key, waiter, now, || request).ok()?;
-        if let CallKey::Jwks(provider) = key
-            && let Some(keys) = provider.pick_mut(&mut self.shared.keys)
-        {
-            keys.started();
+        let mut patience = request.timeout;
+        if let CallKey::Jwks(provider) = key {
+            if self.must_discover(*provider) {
+                // Two calls, one after the other.
+                patience = patience.saturating_mul(2).saturating_add(GRACE);
+            }
+            if self.calls.under_way(key).is_none()
+                && let Some(ends) = self.others_turn(*provider, now, patience)
+            {
+                self.calls.follow(key, waiter, ends).ok()?;
+                self.fetch_started(*provider);
+                return Some(ends.since(now));
+            }
+            self.calls.join(key, waiter, now, || request).ok()?;
+            self.fetch_started(*provider);
+        } else {
+            self.calls.join(key, waiter, now, || request).ok()?;
         }
-        Some(timeout)
+        Some(patience)
+    }
+
+    /// Goes on with the next call for what `ended` was for, for all who waited for that.
+    fn call_on(&mut self, ended: Ended, now: UnixTime) -> Vec<Released> {
+        let started = self.call(&ended.key, None, now).is_some();
+        if !started {
+            return self.release(ended.waiters, &Outcome::Unavailable, now);
+        }
+        self.calls.join_all(&ended.key, ended.waiters);
+        Vec::new()
     }
 
     fn request_for(&self, key: &CallKey) -> Option<CallRequest> {
         let config = &self.shared.config;
         match (key, &config.user) {
             (CallKey::Jwks(provider), _) => {
-                let jwks = &provider.pick(&config.providers)?.remote_jwks;
+                let KeySource::Remote(jwks) =
+                    provider.pick(&config.providers)?.trust.keys.as_ref()?
+                else {
+                    return None;
+                };
+                let uri = self.shared.keys(*provider)?.remote()?.target();
                 Some(CallRequest::get(
                     &jwks.cluster,
-                    jwks.uri.scheme,
-                    &jwks.uri.authority,
-                    jwks.uri.path.clone(),
+                    uri.scheme,
+                    &uri.authority,
+                    uri.path.clone(),
                     jwks.timeout,
                     config.limits.max_jwks_bytes,
                 ))
+            }
+            (CallKey::Introspection(question), _) => {
+                let provider = question.provider.pick(&config.providers)?;
+                let introspection = provider.trust.introspection.as_ref()?;
+                introspection::request(introspection, &question.token, &config.limits)
             }
             (CallKey::User(key), UserSource::Lookup(lookup)) => {
                 Some(user::lookup_request(lookup, key, &config.limits))
             }
             (CallKey::User(_), UserSource::Claims) => None,
         }
-    }
-
-    fn learn_keys(&mut self, provider: ProviderId, answer: &Answer, now: UnixTime) -> Outcome {
-        let config = Rc::clone(&self.shared.config);
-        let (Some(config), Some(keys)) =
-            (provider.pick(&config.providers), provider.pick_mut(&mut self.shared.keys))
-        else {
-            return Outcome::Unavailable;
-        };
-        let fault = match answer {
-            Answer::Response { status: 200, body } => match KeySet::parse(body, Origin::Remote) {
-                Ok(set) => {
-                    let (usable, skipped) = (set.len(), set.skipped);
-                    self.log.add(
-                        Level::Info,
-                        format!("jwks provider={} keys={usable} skipped={skipped}", config.name),
-                    );
-                    keys.arrived(set, &config.remote_jwks, now);
-                    return Outcome::KeysArrived;
-                }
-                Err(error) => error.to_string(),
-            },
-            Answer::Response { status, .. } => format!("it answered with status {status}"),
-            Answer::Failed(failure) => failure.to_string(),
-        };
-        keys.failed(self.shared.random.f64(), now);
-        self.log.warn(
-            &format!(
-                "jwks provider={} cluster={}",
-                config.name,
-                config.remote_jwks.cluster.as_str()
-            ),
-            &fault,
-            now,
-        );
-        Outcome::Unavailable
-    }
-
-    fn learn_user(&mut self, key: &user::UserKey, answer: &Answer, now: UnixTime) -> Outcome {
-        let config = Rc::clone(&self.shared.config);
-        let UserSource::Lookup(lookup) = &config.user else {
-            return Outcome::Unavailable;
-        };
-        let fault = match (user::read_answer(answer), answer) {
-            (Ok(known), _) => {
-                self.shared.users.remember(key.clone(), known.clone(), lookup, now);
-                return Outcome::User(known);
-            }
-            (Err(LookupError::Status(status)), _) => format!("it answered with status {status}"),
-            (Err(LookupError::NotARecord), _) => "its answer is not a JSON object".to_owned(),
-            (Err(LookupError::NoAnswer), Answer::Failed(failure)) => failure.to_string(),
-            (Err(LookupError::NoAnswer), Answer::Response { .. }) => String::new(),
-        };
-        self.log.warn(&format!("user lookup cluster={}", lookup.cluster.as_str()), &fault, now);
-        Outcome::Unavailable
     }
 }

@@ -4,28 +4,40 @@
 //! A check that reports a problem answers `None`; the others go on, so that all are reported.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use super::names::{self, ClusterName, HeaderName};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::names::{self, ClusterName, HeaderName, HttpUri};
 use super::read::At;
 use super::{
-    Active, Config, Context, ContextHeader, Environment, FromHeader, Limits, Lookup, Provider,
-    RemoteJwks, Secret, UserSource, ValueSource, raw,
+    Active, Config, Context, ContextHeader, Environment, FromHeader, Introspection, KeySource,
+    Limits, Location, Lookup, Places, Provider, RemoteJwks, Secret, Trust, UserSource, ValueSource,
+    raw,
 };
+use crate::board::MIN_KEY_BYTES;
 use crate::headers::ManagedHeaders;
+use crate::jwks::{JwksError, KeySet, Origin};
 use crate::rules::{PathMatch, Requirement, Rule, Rules};
 use crate::signature::Preference;
 use crate::token::algorithm::Algorithm;
 
 /// Checks all of a config.
 pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Config> {
-    let raw::Config { mode, providers, user, context, rules, crypto, limits } = raw;
+    let raw::Config { mode, providers, user, context, rules, crypto, sharing, limits } = raw;
 
     let mode = check_mode(mode, &at.field("mode"));
-    let providers = check_providers(providers, &at.field("providers"));
+    let providers = check_providers(providers, &at.field("providers"), env);
     let user = check_user(user, &at.field("user"), env);
     let context = check_context(context, &at.field("context"));
     let rules = check_rules(rules, &at.field("rules"));
     let crypto = check_crypto(crypto.as_deref(), &at.field("crypto"));
+    let sharing = match sharing {
+        Some(raw) => check_sharing(raw, &at.field("sharing"), env).map(Some),
+        None => Some(None),
+    };
     let limits = check_limits(limits.unwrap_or_default(), &at.field("limits"));
     mode?;
     Some(Config {
@@ -34,6 +46,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         context: context?,
         rules: rules?,
         crypto: crypto?,
+        sharing: sharing?,
         limits,
     })
 }
@@ -59,9 +72,20 @@ fn check_crypto(crypto: Option<&str>, at: &At<'_>) -> Option<Preference> {
     }
 }
 
+fn check_sharing(raw: raw::Sharing, at: &At<'_>, env: Environment<'_>) -> Option<Secret> {
+    let raw::Sharing { key } = raw;
+    let at = at.field("key");
+    let key = at.expanded(&at.required(key)?, env)?;
+    if key.len() < MIN_KEY_BYTES {
+        return at.problem(format!("must be {MIN_KEY_BYTES} random bytes or more"));
+    }
+    Some(Secret::new(key))
+}
+
 fn check_providers(
     raw: Option<BTreeMap<String, raw::Provider>>,
     at: &At<'_>,
+    env: Environment<'_>,
 ) -> Option<Vec<Provider>> {
     let raw = at.required(raw)?;
     if raw.is_empty() {
@@ -71,7 +95,7 @@ fn check_providers(
     let mut complete = true;
     for (name, provider) in raw {
         let at = at.field(&name);
-        match check_provider(name, provider, &at) {
+        match check_provider(name, provider, &at, env) {
             Some(provider) => {
                 if let Some(other) = providers.iter().find(|p| p.issuer == provider.issuer) {
                     let _: Option<()> = at.field("issuer").problem(format!(
@@ -84,22 +108,43 @@ fn check_providers(
             None => complete = false,
         }
     }
+    let introspected = |provider: &&Provider| provider.trust.introspection.is_some();
+    if let [_, second, ..] = providers.iter().filter(introspected).collect::<Vec<_>>().as_slice() {
+        return at.field(&second.name).field("introspection").problem(
+            "another provider has it too, and a token that is not a JWT does not say whose it is",
+        );
+    }
     complete.then_some(providers)
 }
 
-fn check_provider(name: String, raw: raw::Provider, at: &At<'_>) -> Option<Provider> {
+fn check_provider(
+    name: String,
+    raw: raw::Provider,
+    at: &At<'_>,
+    env: Environment<'_>,
+) -> Option<Provider> {
     let raw::Provider {
+        preset,
         issuer,
         audiences,
         allow_any_audience,
         authorized_parties,
         algorithms,
         remote_jwks,
+        local_jwks,
+        discovery,
+        introspection,
         clock_skew,
         require_expiration,
+        max_lifetime,
+        token_type,
+        required_claims,
         from_headers,
+        from_cookies,
+        from_params,
     } = raw;
 
+    let preset = check_preset(preset, &at.field("preset"));
     let issuer = at.field("issuer").required_text(issuer);
     let audiences = match (audiences, allow_any_audience.unwrap_or(false)) {
         (Some(_), true) => at
@@ -115,36 +160,187 @@ fn check_provider(name: String, raw: raw::Provider, at: &At<'_>) -> Option<Provi
         Some(parties) => at.field("authorized_parties").texts(parties).map(Some),
         None => Some(None),
     };
-    let algorithms = match algorithms {
-        Some(algorithms) => at.field("algorithms").parsed_list(&algorithms),
+    let algorithms = match &algorithms {
+        Some(algorithms) => at.field("algorithms").parsed_list(algorithms),
         None => Some(Algorithm::asymmetric()),
     };
-    let remote_jwks = at
-        .field("remote_jwks")
-        .required(remote_jwks)
-        .and_then(|raw| check_remote_jwks(raw, &at.field("remote_jwks")));
-    let clock_skew = at.field("clock_skew").duration(clock_skew.as_deref(), "30s", "0s", "10m");
-    let from_headers = match from_headers {
-        Some(raw) => check_from_headers(raw, &at.field("from_headers")),
-        None => Some(vec![FromHeader {
-            name: at.default("authorization")?,
-            value_prefix: "Bearer ".to_owned(),
-        }]),
+    let keys = check_keys(remote_jwks, local_jwks, discovery, at);
+    let introspection = match introspection {
+        Some(raw) => check_introspection(raw, &at.field("introspection"), env).map(Some),
+        None => Some(None),
     };
+    if matches!((&keys, &introspection), (Some(None), Some(None))) {
+        at.problem::<()>(
+            "has nothing to verify tokens with, add `remote_jwks`, `discovery`, `local_jwks` or `introspection`",
+        );
+    }
+    let clock_skew = at.field("clock_skew").duration(clock_skew.as_deref(), "30s", "0s", "10m");
+    let max_lifetime = match max_lifetime {
+        Some(text) => at.field("max_lifetime").duration(Some(&text), "24h", "1s", "365d").map(Some),
+        None => Some(None),
+    };
+    let required_claims =
+        check_required_claims(required_claims.unwrap_or_default(), &at.field("required_claims"));
+    let places = check_places(from_headers, from_cookies, from_params, preset?, at);
     Some(Provider {
         name,
         issuer: issuer?,
         audiences: audiences?,
         authorized_parties: authorized_parties?,
         algorithms: algorithms?,
-        remote_jwks: remote_jwks?,
+        trust: Trust { keys: keys?, introspection: introspection? },
         clock_skew: clock_skew?,
         require_expiration: require_expiration.unwrap_or(true),
-        from_headers: from_headers?,
+        max_lifetime: max_lifetime?,
+        token_type,
+        required_claims: required_claims?,
+        refused_claims: match preset? {
+            // A session whose user has not done all that sign-in asks for.
+            Preset::Clerk => vec![("sts".to_owned(), Value::from("pending"))],
+            Preset::Plain => Vec::new(),
+        },
+        places: places?,
     })
 }
 
-fn check_remote_jwks(raw: raw::RemoteJwks, at: &At<'_>) -> Option<RemoteJwks> {
+/// What is known beforehand of an issuer's tokens.
+#[derive(Clone, Copy)]
+enum Preset {
+    Plain,
+    /// Clerk's session tokens: in a cookie too, and refused while the session is pending.
+    Clerk,
+}
+
+fn check_preset(preset: Option<String>, at: &At<'_>) -> Option<Preset> {
+    match preset.as_deref() {
+        None => Some(Preset::Plain),
+        Some("clerk") => Some(Preset::Clerk),
+        Some(other) => at.problem(format!("`{other}` is not a preset, there is `clerk`")),
+    }
+}
+
+fn check_keys(
+    remote: Option<raw::RemoteJwks>,
+    local: Option<Value>,
+    discovery: Option<raw::RemoteJwks>,
+    at: &At<'_>,
+) -> Option<Option<KeySource>> {
+    match (remote, local, discovery) {
+        (None, None, None) => Some(None),
+        (Some(raw), None, None) => check_remote_jwks(raw, &at.field("remote_jwks"), Location::Jwks)
+            .map(|remote| Some(KeySource::Remote(remote))),
+        (None, None, Some(raw)) => {
+            check_remote_jwks(raw, &at.field("discovery"), Location::Discovery)
+                .map(|remote| Some(KeySource::Remote(remote)))
+        }
+        (None, Some(document), None) => {
+            let at = at.field("local_jwks");
+            let document = match document {
+                Value::String(text) => text,
+                document => document.to_string(),
+            };
+            match KeySet::parse(document.as_bytes(), Origin::Local) {
+                Ok(set) if set.skipped == 0 => Some(Some(KeySource::Local(Rc::new(set)))),
+                Ok(set) => at.problem(format!(
+                    "{} of its keys cannot be used, remove them or mend them (RFC 7517)",
+                    set.skipped
+                )),
+                Err(JwksError::NotAJwks) => at.problem("is not a JWKS, write `{keys: [...]}`"),
+                Err(JwksError::NoUsableKey) => at.problem(
+                    "has no key that can be used (RSA keys have 2048 to 4096 bits, HMAC keys at least 32 bytes)",
+                ),
+            }
+        }
+        (_, _, _) => {
+            at.problem("has more than one of `remote_jwks`, `local_jwks` and `discovery`, keep one")
+        }
+    }
+}
+
+fn check_introspection(
+    raw: raw::Introspection,
+    at: &At<'_>,
+    env: Environment<'_>,
+) -> Option<Introspection> {
+    let raw::Introspection { uri, cluster, client_id, client_secret, timeout, cache_ttl } = raw;
+
+    let uri = at.field("uri").parsed(uri);
+    let cluster = at.field("cluster").parsed(cluster);
+    let client_id = at.field("client_id").required_text(client_id);
+    let at_secret = at.field("client_secret");
+    let client_secret =
+        at_secret.required_text(client_secret).and_then(|secret| at_secret.expanded(&secret, env));
+    let timeout = at.field("timeout").duration(timeout.as_deref(), "1s", "1ms", "60s");
+    let cache_ttl = at.field("cache_ttl").duration(cache_ttl.as_deref(), "30s", "0s", "1h");
+    // RFC 6749 section 2.3.1: both are form-encoded before they are joined.
+    let credentials =
+        format!("{}:{}", names::form_encoded(&client_id?), names::form_encoded(&client_secret?));
+    Some(Introspection {
+        uri: uri?,
+        cluster: cluster?,
+        authorization: Secret::new(format!("Basic {}", STANDARD.encode(credentials))),
+        timeout: timeout?,
+        cache_ttl: cache_ttl?,
+    })
+}
+
+fn check_required_claims(
+    raw: BTreeMap<String, Value>,
+    at: &At<'_>,
+) -> Option<Vec<(String, Vec<Value>)>> {
+    raw.into_iter()
+        .map(|(name, value)| {
+            let values = match value {
+                Value::Array(values) => values,
+                value @ (Value::Bool(_) | Value::Number(_) | Value::String(_)) => vec![value],
+                Value::Null | Value::Object(_) => {
+                    return at
+                        .field(&name)
+                        .problem("must be a value, a list of values, or `[]` for any value");
+                }
+            };
+            Some((name, values))
+        })
+        .collect()
+}
+
+fn check_places(
+    headers: Option<Vec<raw::FromHeader>>,
+    cookies: Option<Vec<String>>,
+    params: Option<Vec<String>>,
+    preset: Preset,
+    at: &At<'_>,
+) -> Option<Places> {
+    let nowhere_else = cookies.is_none() && params.is_none();
+    let bearer = || {
+        Some(vec![FromHeader {
+            name: at.default("authorization")?,
+            value_prefix: "Bearer ".to_owned(),
+        }])
+    };
+    let headers = match (headers, preset) {
+        (Some(raw), _) => check_from_headers(raw, &at.field("from_headers")),
+        (None, Preset::Clerk) => bearer(),
+        (None, Preset::Plain) if nowhere_else => bearer(),
+        (None, Preset::Plain) => Some(Vec::new()),
+    };
+    let list = |name: &str, names: Option<Vec<String>>| match names {
+        Some(names) => at.field(name).texts(names),
+        None => Some(Vec::new()),
+    };
+    let cookies = match (cookies, preset) {
+        (None, Preset::Clerk) => Some(vec!["__session".to_owned()]),
+        (cookies, _) => list("from_cookies", cookies),
+    };
+    let params = list("from_params", params);
+    Some(Places { headers: headers?, cookies: cookies?, params: params? })
+}
+
+fn check_remote_jwks(
+    raw: raw::RemoteJwks,
+    at: &At<'_>,
+    location: fn(HttpUri) -> Location,
+) -> Option<RemoteJwks> {
     let raw::RemoteJwks { uri, cluster, timeout, cache_duration, max_stale, unknown_kid_cooldown } =
         raw;
 
@@ -161,7 +357,7 @@ fn check_remote_jwks(raw: raw::RemoteJwks, at: &At<'_>) -> Option<RemoteJwks> {
         "1h",
     );
     Some(RemoteJwks {
-        uri: uri?,
+        location: location(uri?),
         cluster: cluster?,
         timeout: timeout?,
         cache_duration: cache_duration?,
@@ -263,7 +459,7 @@ fn check_call_headers(
         let value = at.expanded(&value, env);
         match (name, value) {
             (Some(name), Some(value)) if names::is_header_value(&value) => {
-                headers.push((name, Secret(value)));
+                headers.push((name, Secret::new(value)));
             }
             (Some(_), Some(_)) => {
                 // The value is not shown: it may be a secret.
@@ -450,6 +646,7 @@ fn check_match(raw: raw::Match, at: &At<'_>) -> Option<(PathMatch, Vec<String>)>
 fn check_limits(raw: raw::Limits, at: &At<'_>) -> Limits {
     let raw::Limits {
         max_token_bytes,
+        max_cached_tokens,
         max_waiters,
         max_inflight_callouts,
         max_jwks_bytes,
@@ -460,6 +657,7 @@ fn check_limits(raw: raw::Limits, at: &At<'_>) -> Limits {
     };
     Limits {
         max_token_bytes: number("max_token_bytes", max_token_bytes, 8_192, 256, 65_536),
+        max_cached_tokens: number("max_cached_tokens", max_cached_tokens, 2_048, 2, 1_000_000),
         max_waiters: number("max_waiters", max_waiters, 1_024, 1, 1_000_000),
         max_inflight_callouts: number(
             "max_inflight_callouts",

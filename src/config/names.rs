@@ -221,18 +221,10 @@ impl PathTemplate {
         // A segment that is `.` or `..` cannot be said with escapes: readers decode them first
         // (RFC 3986 section 6.2.2.2). Its dots are encoded twice, so it names no user and climbs nowhere.
         let dots = matches!(key, "." | "..");
-        for byte in key.bytes() {
-            if byte == b'.' && dots {
-                path.push_str("%252E");
-            } else if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                path.push(char::from(byte));
-            } else {
-                path.push('%');
-                for digit in [byte >> 4, byte & 0xf] {
-                    let digit = char::from_digit(u32::from(digit), 16).unwrap_or('0');
-                    path.push(digit.to_ascii_uppercase());
-                }
-            }
+        if dots {
+            path.push_str(&key.replace('.', "%252E"));
+        } else {
+            percent_encode(key, &mut path);
         }
         path.push_str(&self.after);
         path
@@ -257,6 +249,30 @@ impl FromStr for PathTemplate {
         }
         Ok(Self { before: before.to_owned(), after: after.to_owned() })
     }
+}
+
+/// Appends `text` with all but the unreserved characters of RFC 3986 section 2.3 percent-encoded.
+fn percent_encode(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            for digit in [byte >> 4, byte & 0xf] {
+                let digit = char::from_digit(u32::from(digit), 16).unwrap_or('0');
+                out.push(digit.to_ascii_uppercase());
+            }
+        }
+    }
+}
+
+/// `text` as a value of an `application/x-www-form-urlencoded` body. A space may stand there as
+/// `%20` as well as `+`.
+#[must_use]
+pub fn form_encoded(text: &str) -> String {
+    let mut out = String::new();
+    percent_encode(text, &mut out);
+    out
 }
 
 /// Reads a duration: a decimal number and one unit, `ms`, `s`, `m`, `h` or `d` (`250ms`, `1.5s`, `24h`).

@@ -18,21 +18,42 @@ pub struct Config {
     pub context: Option<Context>,
     pub rules: Option<Vec<Rule>>,
     pub crypto: Option<String>,
+    pub sharing: Option<Sharing>,
     pub limits: Option<Limits>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub struct Provider {
+    pub preset: Option<String>,
     pub issuer: Option<String>,
     pub audiences: Option<Vec<String>>,
     pub allow_any_audience: Option<bool>,
     pub authorized_parties: Option<Vec<String>>,
     pub algorithms: Option<Vec<String>>,
     pub remote_jwks: Option<RemoteJwks>,
+    pub local_jwks: Option<Value>,
+    pub discovery: Option<RemoteJwks>,
+    pub introspection: Option<Introspection>,
     pub clock_skew: Option<String>,
     pub require_expiration: Option<bool>,
+    pub max_lifetime: Option<String>,
+    pub token_type: Option<String>,
+    pub required_claims: Option<BTreeMap<String, Value>>,
     pub from_headers: Option<Vec<FromHeader>>,
+    pub from_cookies: Option<Vec<String>>,
+    pub from_params: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Introspection {
+    pub uri: Option<String>,
+    pub cluster: Option<String>,
+    pub client_id: Option<String>,
+    pub client_secret: Option<String>,
+    pub timeout: Option<String>,
+    pub cache_ttl: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -123,11 +144,18 @@ pub struct Match {
     pub methods: Option<Vec<String>>,
 }
 
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Sharing {
+    pub key: Option<String>,
+}
+
 #[derive(Deserialize, Default, Clone, Copy)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_field_names, reason = "these are the names that users write")]
 pub struct Limits {
     pub max_token_bytes: Option<usize>,
+    pub max_cached_tokens: Option<usize>,
     pub max_waiters: Option<usize>,
     pub max_inflight_callouts: Option<usize>,
     pub max_jwks_bytes: Option<usize>,

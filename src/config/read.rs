@@ -18,8 +18,12 @@ use super::{Config, ConfigError, Environment, Problem, encoding, raw};
 /// Most problems reported in one go. A config with more has the wrong file in its place.
 const MAX_PROBLEMS: usize = 50;
 
-/// Where `${env:NAME}` is understood, as a path's beginning.
-const SECRETS: [&str; 1] = ["user.lookup.headers."];
+/// Whether `${env:NAME}` is understood at `path`.
+fn is_secret(path: &str) -> bool {
+    path == "sharing.key"
+        || path.starts_with("user.lookup.headers.")
+        || (path.starts_with("providers.") && path.ends_with(".introspection.client_secret"))
+}
 
 /// Reads `text` and has its words checked by `check`.
 pub fn config(
@@ -78,10 +82,9 @@ fn whole_numbers(value: &mut Value) {
 fn refuse_stray_variables(value: &Value, at: &At<'_>) {
     match value {
         Value::String(text) => {
-            if text.contains("${env:") && !SECRETS.iter().any(|secret| at.path.starts_with(secret))
-            {
+            if text.contains("${env:") && !is_secret(&at.path) {
                 let _: Option<()> = at.problem(
-                    "`${env:...}` is read in secrets only (the values of `user.lookup.headers`)",
+                    "`${env:...}` is read in secrets only (`sharing.key`, `client_secret`, the values of `user.lookup.headers`)",
                 );
             }
         }

@@ -38,7 +38,7 @@ fn a_short_config_has_sane_defaults() {
     assert_eq!(provider.clock_skew, Duration::from_secs(30));
     assert!(provider.require_expiration);
     assert_eq!(provider.algorithms, Algorithm::asymmetric());
-    assert_eq!(provider.from_headers[0].name.as_str(), "authorization");
+    assert_eq!(provider.places.headers[0].name.as_str(), "authorization");
     let names: Vec<&str> = config.context.headers.iter().map(|h| h.name.as_str()).collect();
     assert_eq!(names, ["x-user-id", "x-user-clerk-id", "x-user-role", "x-user-channel-id"]);
     assert!(!config.context.forward_token);
@@ -83,7 +83,7 @@ fn every_problem_is_reported_at_once_and_says_what_to_do() {
     assert_eq!(
         problems(&config),
         [
-            "colour: unknown field, there are `mode`, `providers`, `user`, `context`, `rules`, `crypto`, `limits`",
+            "colour: unknown field, there are `mode`, `providers`, `user`, `context`, `rules`, `crypto`, `sharing`, `limits`",
             "providers.clerk.algorithms[2]: invalid type: integer `7`, expected a string",
             "providers.clerk.audience: unknown field, did you mean `audiences`?",
             "rules[2]: invalid type: integer `5`, expected an object of Rule",
@@ -162,7 +162,7 @@ fn single_mistakes_are_told_by_path() {
         ),
         (
             with("/user/lookup/cluster", json!("${env:CLUSTER}")),
-            "user.lookup.cluster: `${env:...}` is read in secrets only (the values of `user.lookup.headers`)",
+            "user.lookup.cluster: `${env:...}` is read in secrets only (`sharing.key`, `client_secret`, the values of `user.lookup.headers`)",
         ),
         (
             with("/user/source", json!("claims")),

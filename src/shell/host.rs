@@ -10,7 +10,8 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{Action, BufferType, GrpcStatusCode, LogLevel, MapType, Status};
 
-use crate::callout::{CallRequest, Failure, StreamId};
+use crate::board::Board;
+use crate::callout::{self, Answer, CallRequest, Failure, StreamId};
 use crate::denial::Denial;
 use crate::headers::{Edit, Field};
 use crate::log::Level;
@@ -36,9 +37,7 @@ pub fn fields(map: MapType) -> Vec<Field> {
 pub fn apply(map: MapType, edits: &[Edit]) -> bool {
     edits.iter().all(|edit| {
         match edit {
-            Edit::Set(name, value) => {
-                hostcalls::set_map_value_bytes(map, name, Some(value.as_bytes()))
-            }
+            Edit::Set(name, value) => hostcalls::set_map_value_bytes(map, name, Some(value)),
             Edit::Remove(name) => hostcalls::remove_map_value(map, name),
         }
         .is_ok()
@@ -108,27 +107,41 @@ pub fn enter(stream: StreamId) -> bool {
 pub fn dispatch(request: &CallRequest) -> Result<u32, Failure> {
     let headers =
         request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    hostcalls::dispatch_http_call(&request.cluster, headers, None, Vec::new(), request.timeout)
-        .map_err(|status| match status {
-            Status::BadArgument => Failure::UnknownCluster,
-            _ => Failure::NotSent,
-        })
+    hostcalls::dispatch_http_call(
+        &request.cluster,
+        headers,
+        request.body.as_deref(),
+        Vec::new(),
+        request.timeout,
+    )
+    .map_err(|status| match status {
+        Status::BadArgument => Failure::UnknownCluster,
+        _ => Failure::NotSent,
+    })
 }
 
-/// The status of the answer that just came, where there is one.
-pub fn answer_status() -> Option<u16> {
-    let status = fields(MapType::HttpCallResponseHeaders)
-        .into_iter()
-        .find(|field| field.name == ":status")?;
-    std::str::from_utf8(&status.value).ok()?.parse().ok()
-}
-
-/// The body of the answer that just came.
-pub fn answer_body(size: usize) -> Vec<u8> {
-    hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size)
+/// The answer that just came: `size` bytes long, of which `longest` may be read. Envoy tells a broken
+/// connection by an answer without headers.
+pub fn answer(headers: usize, size: usize, longest: usize) -> Answer {
+    if headers == 0 {
+        return Answer::Failed(Failure::Broken);
+    }
+    if size > longest {
+        return Answer::Failed(Failure::TooLong);
+    }
+    let headers = fields(MapType::HttpCallResponseHeaders);
+    let status = headers
+        .iter()
+        .find(|field| field.name == ":status")
+        .and_then(|field| std::str::from_utf8(&field.value).ok()?.parse().ok());
+    let Some(status) = status else {
+        return Answer::Failed(Failure::Broken);
+    };
+    let body = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size)
         .ok()
         .flatten()
-        .unwrap_or_default()
+        .unwrap_or_default();
+    Answer::Response { status, max_age: callout::max_age(&headers), body }
 }
 
 /// Envoy's BoringSSL, behind the foreign function `verify_signature`.
@@ -191,6 +204,66 @@ pub fn wake(queue: u32) {
 /// Takes one item from the queue; whether there was one.
 pub fn take_wake(queue: u32) -> bool {
     matches!(hostcalls::dequeue_shared_queue(queue), Ok(Some(_)))
+}
+
+/// Envoy's shared data, which all VMs of one `vm_id` see.
+pub struct SharedData;
+
+impl Board for SharedData {
+    fn read(&self, slot: &str) -> Option<(Vec<u8>, u32)> {
+        // Envoy's statuses here are Ok and NotFound, and the wrapper knows both.
+        match hostcalls::get_shared_data(slot) {
+            Ok((Some(bytes), version)) => Some((bytes, version.unwrap_or(0))),
+            Ok((None, _)) | Err(_) => None,
+        }
+    }
+
+    fn write(&self, slot: &str, bytes: &[u8], version: Option<u32>) -> bool {
+        // Ok and CasMismatch, likewise.
+        hostcalls::set_shared_data(slot, Some(bytes), version).is_ok()
+    }
+}
+
+/// Where the queues of all VMs are listed, four bytes each. Anybody may write there: at worst somebody
+/// is woken for nothing, or not woken and helped by its tick.
+const ROSTER: &str = "meshgate.roster";
+/// Most queues listed: far more than Envoy has workers. The oldest go first.
+const MAX_ROSTER: usize = 256;
+
+/// Lists this VM's queue.
+pub fn join_roster(queue: u32) {
+    for _ in 0..8 {
+        let (mut roster, version) = roster();
+        if roster.len() >= MAX_ROSTER {
+            roster.remove(0);
+        }
+        roster.push(queue);
+        let bytes: Vec<u8> = roster.into_iter().flat_map(u32::to_le_bytes).collect();
+        if SharedData.write(ROSTER, &bytes, version) {
+            return;
+        }
+    }
+}
+
+/// Wakes the root contexts of all VMs but `own`.
+pub fn wake_roster(own: Option<u32>) {
+    for queue in roster().0 {
+        if Some(queue) != own {
+            // The queue of a VM that is gone is not found, and nothing is lost.
+            let _ = hostcalls::enqueue_shared_queue(queue, None);
+        }
+    }
+}
+
+fn roster() -> (Vec<u32>, Option<u32>) {
+    let Some((bytes, version)) = SharedData.read(ROSTER) else {
+        return (Vec::new(), None);
+    };
+    let (queues, _) = bytes.as_chunks::<4>();
+    (
+        queues.iter().take(MAX_ROSTER).map(|queue| u32::from_le_bytes(*queue)).collect(),
+        Some(version),
+    )
 }
 
 /// Writes a line to Envoy's log.

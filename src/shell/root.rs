@@ -13,7 +13,8 @@ use proxy_wasm::types::{Action, ContextType};
 
 use super::host;
 use super::http::Http;
-use crate::callout::{Answer, CallId, Failure, StreamId};
+use crate::board::Exchange;
+use crate::callout::{Answer, CallId, StreamId};
 use crate::config::Config;
 use crate::log::Level;
 use crate::signature::Crypto;
@@ -74,6 +75,9 @@ impl Root {
                 }
             }
         }
+        if shared.worker.borrow_mut().take_wake_others() {
+            host::wake_roster(shared.queue);
+        }
         flush_log(&shared);
     }
 }
@@ -101,13 +105,7 @@ impl Context for Root {
         let Some(shared) = self.shared.clone() else {
             return;
         };
-        // Envoy tells a broken connection by an answer without headers.
-        let status = if headers == 0 { None } else { host::answer_status() };
-        let answer = match status {
-            None => Answer::Failed(Failure::Broken),
-            Some(_) if body > max_body => Answer::Failed(Failure::TooLong),
-            Some(status) => Answer::Response { status, body: host::answer_body(body) },
-        };
+        let answer = host::answer(headers, body, max_body);
         let released = shared.worker.borrow_mut().on_answer(call, &answer, host::now());
         self.carry_out(released);
     }
@@ -116,7 +114,8 @@ impl Context for Root {
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
         let env = |name: &str| std::env::var(name).ok();
-        let config = match Config::parse(&host::configuration(size), &env) {
+        let text = host::configuration(size);
+        let config = match Config::parse(&text, &env) {
             Ok(config) => config,
             Err(error) => {
                 host::log_error(&format!("meshgate {}: {error}", env!("CARGO_PKG_VERSION")));
@@ -138,16 +137,21 @@ impl RootContext for Root {
                 crypto.name()
             ),
         );
-        let mut seed = [0; 8];
-        let mut name = [0; 16];
-        // Without the host's randomness, queues of two VMs could share a name and steal each other's wakes.
-        if getrandom::fill(&mut seed).is_err() || getrandom::fill(&mut name).is_err() {
+        // Without the host's randomness, two VMs could take each other's wakes and turns for their own.
+        let (Ok(me), Ok(seed)) = (getrandom::u64(), getrandom::u64()) else {
             host::log_error("meshgate: the host gives no random numbers");
             return false;
-        }
+        };
+        let queue = host::register_queue(&format!("meshgate.{me:016x}"));
+        let exchange = config.sharing.as_ref().map(|key| {
+            if let Some(queue) = queue {
+                host::join_roster(queue);
+            }
+            Exchange::new(Box::new(host::SharedData), key, &text, me)
+        });
         self.shared = Some(Rc::new(Shared {
-            worker: RefCell::new(Worker::new(config, crypto, u64::from_le_bytes(seed))),
-            queue: host::register_queue(&format!("meshgate.{:032x}", u128::from_le_bytes(name))),
+            worker: RefCell::new(Worker::new(config, crypto, exchange, seed)),
+            queue,
         }));
         self.ticking = false;
         host::tick_every(FIRST_TICK);
@@ -167,7 +171,10 @@ impl RootContext for Root {
 
     fn on_queue_ready(&mut self, queue: u32) {
         while host::take_wake(queue) {}
-        self.carry_out(Vec::new());
+        if let Some(shared) = self.shared.clone() {
+            let released = shared.worker.borrow_mut().on_wake(host::now());
+            self.carry_out(released);
+        }
     }
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {

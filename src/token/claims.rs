@@ -1,5 +1,6 @@
 //! The claims of a token and the one policy they are held to (RFC 7519 section 4.1).
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -43,6 +44,12 @@ pub struct Claims {
     issued_at: Option<NumericDate>,
 }
 
+impl fmt::Debug for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Claims({} members)", self.members.len())
+    }
+}
+
 impl Claims {
     /// Reads the registered claims.
     ///
@@ -80,21 +87,50 @@ impl Claims {
     pub fn check(&self, provider: &Provider, now: UnixTime) -> Result<(), TokenError> {
         self.check_audience(provider)?;
         self.check_authorized_party(provider)?;
-        self.check_time(provider, now)
+        self.check_lifetime(provider, now)?;
+        self.check_values(provider)?;
+        self.check_time(provider, provider.require_expiration, now)
+    }
+
+    /// Holds the claims that an issuer answered with (RFC 7662 section 2.2) to the same terms, but
+    /// for those that only a signed token has: the issuer itself vouches for its time.
+    ///
+    /// # Errors
+    /// The first term that is not met.
+    pub fn check_introspected(&self, provider: &Provider, now: UnixTime) -> Result<(), TokenError> {
+        if self.members.get("iss").is_some_and(|iss| iss != provider.issuer.as_str()) {
+            return Err(TokenError::IssuerUnknown);
+        }
+        self.check_audience(provider)?;
+        self.check_authorized_party(provider)?;
+        self.check_values(provider)?;
+        self.check_time(provider, false, now)
+    }
+
+    /// When the token expires, where it says so: no clock skew added.
+    #[must_use]
+    pub fn expiry(&self) -> Option<UnixTime> {
+        let millis = self.expiry?.0.clamp(0, i128::from(u64::MAX));
+        u64::try_from(millis).ok().map(UnixTime::from_millis)
     }
 
     /// The times again, for a token that was verified earlier.
     ///
     /// # Errors
     /// [`TokenError::Expired`] or [`TokenError::NotYetValid`].
-    pub fn check_time(&self, provider: &Provider, now: UnixTime) -> Result<(), TokenError> {
+    pub fn check_time(
+        &self,
+        provider: &Provider,
+        require_expiration: bool,
+        now: UnixTime,
+    ) -> Result<(), TokenError> {
         let skew = provider.clock_skew;
         let now = i128::from(now.as_millis());
         match self.expiry {
             // RFC 7519 section 4.1.4: the current date/time MUST be before the expiration
             // date/time; a small leeway is allowed for.
             Some(expiry) if now >= expiry.plus(skew) => return Err(TokenError::Expired),
-            None if provider.require_expiration => {
+            None if require_expiration => {
                 return Err(TokenError::Malformed("it has no `exp`"));
             }
             Some(_) | None => {}
@@ -105,6 +141,34 @@ impl Claims {
         let future = |date: Option<NumericDate>| date.is_some_and(|date| now < date.minus(skew));
         if future(self.not_before) || future(self.issued_at) {
             return Err(TokenError::NotYetValid);
+        }
+        Ok(())
+    }
+
+    /// A token that is to live longer than the provider allows was not issued by its rules.
+    fn check_lifetime(&self, provider: &Provider, now: UnixTime) -> Result<(), TokenError> {
+        let Some(longest) = provider.max_lifetime else {
+            return Ok(());
+        };
+        let latest = now.after(longest).after(provider.clock_skew);
+        match self.expiry {
+            Some(expiry) if expiry.0 <= i128::from(latest.as_millis()) => Ok(()),
+            Some(_) => Err(TokenError::Malformed("its `exp` is later than `max_lifetime` allows")),
+            None => Err(TokenError::Malformed("it has no `exp`, which `max_lifetime` needs")),
+        }
+    }
+
+    fn check_values(&self, provider: &Provider) -> Result<(), TokenError> {
+        for (name, values) in &provider.required_claims {
+            let found = self.members.get(name);
+            if !found.is_some_and(|found| values.is_empty() || values.contains(found)) {
+                return Err(TokenError::ClaimMismatch);
+            }
+        }
+        for (name, value) in &provider.refused_claims {
+            if self.members.get(name) == Some(value) {
+                return Err(TokenError::ClaimMismatch);
+            }
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A JWS in its compact form (RFC 7515 section 7.1), taken apart but not believed.
 
 use std::fmt;
+use std::rc::Rc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,10 +14,14 @@ use crate::json;
 
 /// A token that could be read. Nothing in it has been verified.
 pub struct CompactJws {
-    /// What was signed: header and payload as they stood in the token.
-    pub signing_input: Vec<u8>,
+    /// The token's text.
+    pub text: Rc<[u8]>,
+    /// How much of it was signed: header and payload.
+    signed: usize,
     /// The algorithm that the header names.
     pub algorithm: Algorithm,
+    /// The kind of token that the header names.
+    pub typ: Option<String>,
     /// The key that the header names.
     pub kid: Option<String>,
     /// The payload.
@@ -27,7 +32,7 @@ pub struct CompactJws {
 
 impl fmt::Debug for CompactJws {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CompactJws({}, {} bytes)", self.algorithm, self.signing_input.len())
+        write!(f, "CompactJws({}, {} bytes)", self.algorithm, self.text.len())
     }
 }
 
@@ -58,18 +63,30 @@ impl CompactJws {
         if header_fields.contains_key("crit") {
             return Err(TokenError::Malformed("its header has a `crit` that is not supported"));
         }
-        let kid = match header_fields.get("kid") {
-            None => None,
-            Some(Value::String(kid)) => Some(kid.clone()),
-            Some(_) => return Err(TokenError::Malformed("its `kid` is not a string")),
+        let optional = |name: &str, why| match header_fields.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(TokenError::Malformed(why)),
         };
+        let kid = optional("kid", "its `kid` is not a string")?;
+        let typ = optional("typ", "its `typ` is not a string")?;
         let claims = Claims::new(object(&decode(payload)?, "its payload is not a JSON object")?)?;
         let signature = decode(signature)?;
-        let mut signing_input = Vec::with_capacity(header.len() + 1 + payload.len());
-        signing_input.extend_from_slice(header);
-        signing_input.push(b'.');
-        signing_input.extend_from_slice(payload);
-        Ok(Self { signing_input, algorithm, kid, claims, signature })
+        Ok(Self {
+            signed: header.len().saturating_add(1).saturating_add(payload.len()),
+            text: text.into(),
+            algorithm,
+            typ,
+            kid,
+            claims,
+            signature,
+        })
+    }
+
+    /// What was signed: header and payload as they stood in the token.
+    #[must_use]
+    pub fn signing_input(&self) -> &[u8] {
+        self.text.get(..self.signed).unwrap_or_default()
     }
 }
 

@@ -36,6 +36,7 @@ fn a_verified_user_is_set_and_the_token_removed() {
         ]
     );
     let [Edit::Set(_, id)] = ids.as_slice() else { panic!("{ids:?}") };
+    let id = String::from_utf8(id.clone()).unwrap();
     assert_eq!(id.len(), 36);
     assert_eq!(&id[14..15], "4", "{id}");
 }

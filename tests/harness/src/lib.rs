@@ -19,7 +19,9 @@
 pub mod client;
 pub mod envoy;
 pub mod idp;
+mod install;
 pub mod module;
+pub mod oidc;
 pub mod process;
 pub mod server;
 pub mod skip;

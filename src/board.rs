@@ -1,0 +1,300 @@
+//! What the workers of one process tell each other, so that one of them asks and all of them know.
+//!
+//! Each worker of Envoy has a VM of its own. What they share is Envoy's shared data: named slots of
+//! bytes, without ownership. Other plugins may write there too, so a note counts only if it carries
+//! a MAC under a key from the config; without that key nothing is shared, and each worker asks for
+//! itself. A note says who is asking now (a lease, which ends by itself should its holder die) and
+//! what the last answer was.
+
+use std::fmt;
+use std::time::Duration;
+
+use jwt_simple::prelude::{HS256Key, MACLike};
+
+use crate::config::Secret;
+use crate::time::{UnixTime, millis};
+
+/// Named slots of bytes that every worker of the process sees.
+pub trait Board {
+    /// The slot's bytes and their version.
+    fn read(&self, slot: &str) -> Option<(Vec<u8>, u32)>;
+    /// Writes the slot, if its version is still this one; whether it was.
+    fn write(&self, slot: &str, bytes: &[u8], version: Option<u32>) -> bool;
+}
+
+/// One worker's access to the board.
+pub struct Exchange {
+    board: Box<dyn Board>,
+    key: HS256Key,
+    prefix: String,
+    me: u64,
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Exchange({})", self.prefix)
+    }
+}
+
+/// The last answer, as it was posted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posted {
+    /// When it came.
+    pub at: UnixTime,
+    /// How long its sender lets it be kept.
+    pub max_age: Option<Duration>,
+    /// The answer; `None` where asking failed.
+    pub body: Option<Vec<u8>>,
+}
+
+/// Whose turn it is to ask.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// This worker's.
+    Mine,
+    /// Another's, until then.
+    Theirs(UnixTime),
+    /// Nobody's: there is an answer that this worker has not seen.
+    Answered,
+}
+
+/// Shortest sharing key, in bytes: that of the MAC's security, SHA-256 halved.
+pub const MIN_KEY_BYTES: usize = 16;
+
+const VERSION: u8 = 1;
+const TAG_BYTES: usize = 32;
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Note {
+    holder: u64,
+    until: u64,
+    posted: Option<Posted>,
+}
+
+impl Exchange {
+    /// Access for the worker called `me`, which shares with the workers of the same `config` only.
+    #[must_use]
+    pub fn new(board: Box<dyn Board>, key: &Secret, config: &[u8], me: u64) -> Self {
+        let key = HS256Key::from_bytes(key.reveal().as_bytes());
+        let mut prefix = "meshgate.".to_owned();
+        for byte in key.authentication_tag(config).iter().take(8) {
+            prefix.push_str(&format!("{byte:02x}"));
+        }
+        Self { board, key, prefix, me }
+    }
+
+    /// Takes the turn to ask for `slot` until `until`, unless it is another's or an answer newer than
+    /// `seen` is there.
+    pub fn claim(
+        &self,
+        slot: &str,
+        seen: Option<UnixTime>,
+        now: UnixTime,
+        until: UnixTime,
+    ) -> Claim {
+        // Each round is lost to another worker that got further, so there are few.
+        for _ in 0..8 {
+            let (note, version) = self.note(slot);
+            if note.posted.as_ref().is_some_and(|posted| Some(posted.at) > seen) {
+                return Claim::Answered;
+            }
+            if note.holder != self.me && note.until > now.as_millis() {
+                return Claim::Theirs(UnixTime::from_millis(note.until));
+            }
+            let mine = Note { holder: self.me, until: until.as_millis(), ..note };
+            if self.put(slot, &mine, version) {
+                return Claim::Mine;
+            }
+        }
+        // Asking once too often is better than not at all.
+        Claim::Mine
+    }
+
+    /// Posts an answer and gives the turn back.
+    pub fn post(&self, slot: &str, posted: Posted) {
+        for _ in 0..8 {
+            let (note, version) = self.note(slot);
+            if note.posted.as_ref().is_some_and(|other| other.at > posted.at) {
+                return;
+            }
+            let done = Note { holder: 0, until: 0, posted: Some(posted.clone()) };
+            if self.put(slot, &done, version) {
+                return;
+            }
+        }
+    }
+
+    /// The last answer, if it is newer than `seen`.
+    #[must_use]
+    pub fn news(&self, slot: &str, seen: Option<UnixTime>) -> Option<Posted> {
+        self.note(slot).0.posted.filter(|posted| Some(posted.at) > seen)
+    }
+
+    /// What stands in the slot; an empty note where it is nothing of ours.
+    fn note(&self, slot: &str) -> (Note, Option<u32>) {
+        match self.board.read(&self.name(slot)) {
+            Some((bytes, version)) => (self.open(slot, &bytes).unwrap_or_default(), Some(version)),
+            None => (Note::default(), None),
+        }
+    }
+
+    fn put(&self, slot: &str, note: &Note, version: Option<u32>) -> bool {
+        self.board.write(&self.name(slot), &self.seal(slot, note), version)
+    }
+
+    fn name(&self, slot: &str) -> String {
+        format!("{}.{slot}", self.prefix)
+    }
+
+    fn seal(&self, slot: &str, note: &Note) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend(note.holder.to_le_bytes());
+        bytes.extend(note.until.to_le_bytes());
+        if let Some(posted) = &note.posted {
+            bytes.extend(posted.at.as_millis().to_le_bytes());
+            bytes.extend(posted.max_age.map_or(u64::MAX, millis).to_le_bytes());
+            bytes.push(u8::from(posted.body.is_some()));
+            bytes.extend(posted.body.iter().flatten());
+        }
+        let tag = self.tag(slot, &bytes);
+        bytes.extend(tag);
+        bytes
+    }
+
+    fn open(&self, slot: &str, bytes: &[u8]) -> Option<Note> {
+        let (content, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG_BYTES)?)?;
+        if !ct_codecs::verify(&self.tag(slot, content), tag) {
+            return None;
+        }
+        let (version, rest) = content.split_first()?;
+        let (holder, rest) = number(rest)?;
+        let (until, rest) = number(rest)?;
+        if *version != VERSION {
+            return None;
+        }
+        let posted = match rest {
+            [] => None,
+            rest => {
+                let (at, rest) = number(rest)?;
+                let (max_age, rest) = number(rest)?;
+                let (has_body, body) = rest.split_first()?;
+                Some(Posted {
+                    at: UnixTime::from_millis(at),
+                    max_age: (max_age != u64::MAX).then(|| Duration::from_millis(max_age)),
+                    body: (*has_body == 1).then(|| body.to_vec()),
+                })
+            }
+        };
+        Some(Note { holder, until, posted })
+    }
+
+    /// The MAC of a slot's content. It covers the slot's name, so no note can be moved.
+    fn tag(&self, slot: &str, content: &[u8]) -> Vec<u8> {
+        self.key.authentication_tag(&[self.name(slot).as_bytes(), &[0], content].concat())
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<8>()?;
+    Some((u64::from_le_bytes(*number), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+    use std::rc::Rc;
+
+    #[derive(Default, Clone)]
+    struct Slots(Rc<RefCell<HashMap<String, (Vec<u8>, u32)>>>);
+
+    impl Board for Slots {
+        fn read(&self, slot: &str) -> Option<(Vec<u8>, u32)> {
+            self.0.borrow().get(slot).cloned()
+        }
+
+        fn write(&self, slot: &str, bytes: &[u8], version: Option<u32>) -> bool {
+            let mut slots = self.0.borrow_mut();
+            let held = slots.get(slot).map(|(_, version)| *version);
+            if held.is_some() && held != version {
+                return false;
+            }
+            slots.insert(slot.to_owned(), (bytes.to_vec(), held.unwrap_or(0) + 1));
+            true
+        }
+    }
+
+    fn worker(slots: &Slots, key: &str, me: u64) -> Exchange {
+        let key = Secret::new(key.to_owned());
+        Exchange::new(Box::new(slots.clone()), &key, b"config", me)
+    }
+
+    fn at(millis: u64) -> UnixTime {
+        UnixTime::from_millis(millis)
+    }
+
+    fn posted(millis: u64) -> Posted {
+        Posted { at: at(millis), max_age: None, body: Some(b"keys".to_vec()) }
+    }
+
+    #[test]
+    fn one_worker_asks_and_the_others_see_its_answer() {
+        let slots = Slots::default();
+        let [one, two] = [1, 2].map(|me| worker(&slots, "a key that is shared", me));
+        assert_eq!(one.claim("jwks", None, at(10), at(20)), Claim::Mine);
+        assert_eq!(two.claim("jwks", None, at(11), at(21)), Claim::Theirs(at(20)));
+        assert_eq!(two.news("jwks", None), None);
+        one.post("jwks", posted(15));
+        assert_eq!(two.news("jwks", None), Some(posted(15)));
+        assert_eq!(two.news("jwks", Some(at(15))), None);
+        assert_eq!(two.claim("jwks", None, at(16), at(26)), Claim::Answered);
+        assert_eq!(two.claim("jwks", Some(at(15)), at(16), at(26)), Claim::Mine);
+        // The answer stays there while the next one is asked for.
+        assert_eq!(one.news("jwks", None), Some(posted(15)));
+    }
+
+    #[test]
+    fn a_turn_ends_by_itself_when_its_holder_dies() {
+        let slots = Slots::default();
+        let [one, two] = [1, 2].map(|me| worker(&slots, "a key that is shared", me));
+        assert_eq!(one.claim("jwks", None, at(10), at(20)), Claim::Mine);
+        assert_eq!(two.claim("jwks", None, at(19), at(30)), Claim::Theirs(at(20)));
+        assert_eq!(two.claim("jwks", None, at(20), at(30)), Claim::Mine);
+        assert_eq!(one.claim("jwks", None, at(21), at(40)), Claim::Theirs(at(30)));
+    }
+
+    #[test]
+    fn an_older_answer_does_not_replace_a_newer_one() {
+        let slots = Slots::default();
+        let one = worker(&slots, "a key that is shared", 1);
+        one.post("jwks", posted(15));
+        one.post("jwks", Posted { at: at(14), max_age: None, body: None });
+        assert_eq!(one.news("jwks", None), Some(posted(15)));
+    }
+
+    #[test]
+    fn what_another_plugin_wrote_is_nothing() {
+        let slots = Slots::default();
+        let one = worker(&slots, "a key that is shared", 1);
+        let stranger = worker(&slots, "a key of its own....", 2);
+        one.post("jwks", posted(15));
+        let name = one.name("jwks");
+        let (good, version) = slots.read(&name).unwrap();
+        for place in 0..good.len() {
+            let mut altered = good.clone();
+            altered[place] ^= 1;
+            slots.0.borrow_mut().insert(name.clone(), (altered, version));
+            assert_eq!(one.news("jwks", None), None, "byte {place}");
+        }
+        for bytes in [&b""[..], b"x", &[0; 64], &good[1..]] {
+            slots.0.borrow_mut().insert(name.clone(), (bytes.to_vec(), version));
+            assert_eq!(one.news("jwks", None), None);
+        }
+        // A note of ours in another slot is not a note of that slot.
+        slots.0.borrow_mut().insert(one.name("other"), (good, 1));
+        assert_eq!(one.news("other", None), None);
+        assert_ne!(stranger.name("jwks"), name);
+        assert_eq!(one.claim("jwks", None, at(1), at(2)), Claim::Mine);
+    }
+}
