@@ -6,7 +6,7 @@
 //! itself. A note says who is asking now (a lease, which ends by itself should its holder die) and
 //! what the last answer was.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use jwt_simple::prelude::{HS256Key, MACLike};
@@ -76,15 +76,18 @@ impl Exchange {
     #[must_use]
     pub fn new(board: Box<dyn Board>, key: &Secret, config: &[u8], me: u64) -> Self {
         let key = HS256Key::from_bytes(key.reveal().as_bytes());
-        let mut prefix = "meshgate.".to_owned();
-        for byte in key.authentication_tag(config).iter().take(8) {
-            prefix.push_str(&format!("{byte:02x}"));
-        }
+        let digest = key.authentication_tag(config);
+        let prefix = digest.iter().take(8).fold("meshgate.".to_owned(), |mut prefix, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(prefix, "{byte:02x}");
+            prefix
+        });
         Self { board, key, prefix, me }
     }
 
     /// Takes the turn to ask for `slot` until `until`, unless it is another's or an answer newer than
     /// `seen` is there.
+    #[must_use]
     pub fn claim(
         &self,
         slot: &str,
@@ -111,7 +114,7 @@ impl Exchange {
     }
 
     /// Posts an answer and gives the turn back.
-    pub fn post(&self, slot: &str, posted: Posted) {
+    pub fn post(&self, slot: &str, posted: &Posted) {
         for _ in 0..8 {
             let (note, version) = self.note(slot);
             if note.posted.as_ref().is_some_and(|other| other.at > posted.at) {
@@ -207,7 +210,9 @@ mod tests {
     use std::rc::Rc;
 
     #[derive(Default, Clone)]
-    struct Slots(Rc<RefCell<HashMap<String, (Vec<u8>, u32)>>>);
+    struct Slots(Rc<RefCell<HashMap<String, Versioned>>>);
+
+    type Versioned = (Vec<u8>, u32);
 
     impl Board for Slots {
         fn read(&self, slot: &str) -> Option<(Vec<u8>, u32)> {
@@ -245,7 +250,7 @@ mod tests {
         assert_eq!(one.claim("jwks", None, at(10), at(20)), Claim::Mine);
         assert_eq!(two.claim("jwks", None, at(11), at(21)), Claim::Theirs(at(20)));
         assert_eq!(two.news("jwks", None), None);
-        one.post("jwks", posted(15));
+        one.post("jwks", &posted(15));
         assert_eq!(two.news("jwks", None), Some(posted(15)));
         assert_eq!(two.news("jwks", Some(at(15))), None);
         assert_eq!(two.claim("jwks", None, at(16), at(26)), Claim::Answered);
@@ -268,8 +273,8 @@ mod tests {
     fn an_older_answer_does_not_replace_a_newer_one() {
         let slots = Slots::default();
         let one = worker(&slots, "a key that is shared", 1);
-        one.post("jwks", posted(15));
-        one.post("jwks", Posted { at: at(14), max_age: None, body: None });
+        one.post("jwks", &posted(15));
+        one.post("jwks", &Posted { at: at(14), max_age: None, body: None });
         assert_eq!(one.news("jwks", None), Some(posted(15)));
     }
 
@@ -278,7 +283,7 @@ mod tests {
         let slots = Slots::default();
         let one = worker(&slots, "a key that is shared", 1);
         let stranger = worker(&slots, "a key of its own....", 2);
-        one.post("jwks", posted(15));
+        one.post("jwks", &posted(15));
         let name = one.name("jwks");
         let (good, version) = slots.read(&name).unwrap();
         for place in 0..good.len() {

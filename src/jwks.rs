@@ -39,7 +39,7 @@ pub struct Key {
     kid: Option<String>,
     /// The one algorithm that the issuer names for it.
     algorithm: Option<Algorithm>,
-    key: PublicKey,
+    public: PublicKey,
 }
 
 /// Where a JWKS comes from.
@@ -143,33 +143,32 @@ impl Key {
             Some(alg) => Some(Algorithm::named(alg.as_str()?)?),
         };
         let bytes = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
-        let key = match (text("kty")?, origin) {
+        let public = match (text("kty")?, origin) {
             ("RSA", _) => PublicKey::rsa(&bytes("n")?, &bytes("e")?)?,
             ("EC", _) => PublicKey::ec(text("crv")?, &bytes("x")?, &bytes("y")?)?,
             ("OKP", _) if text("crv")? == "Ed25519" => PublicKey::ed25519(&bytes("x")?)?,
             ("AKP", _) => {
-                let level = match algorithm {
-                    Some(Algorithm::MlDsa(level)) => level,
-                    _ => return None,
+                let Some(Algorithm::MlDsa(level)) = algorithm else {
+                    return None;
                 };
                 PublicKey::ml_dsa(level, &bytes("pub")?)?
             }
             ("oct", Origin::Local) => PublicKey::hmac(&bytes("k")?)?,
             _ => return None,
         };
-        let key = Self { kid, algorithm, key };
-        algorithm.is_none_or(|algorithm| key.key.fits(algorithm)).then_some(key)
+        let key = Self { kid, algorithm, public };
+        algorithm.is_none_or(|algorithm| key.public.fits(algorithm)).then_some(key)
     }
 
     /// Whether a token with this `alg` may be signed with this key.
     fn fits(&self, algorithm: Algorithm) -> bool {
-        self.algorithm.is_none_or(|own| own == algorithm) && self.key.fits(algorithm)
+        self.algorithm.is_none_or(|own| own == algorithm) && self.public.fits(algorithm)
     }
 
     /// The key itself.
     #[must_use]
     pub fn public_key(&self) -> &PublicKey {
-        &self.key
+        &self.public
     }
 }
 

@@ -79,11 +79,10 @@ impl Crypto {
     /// Where the config wants the host and it fails the test.
     pub fn choose(preference: Preference, host: Box<dyn Host>) -> Result<Self, HostUnfit> {
         match preference {
-            Preference::Module => Ok(Self::Module),
             Preference::Auto | Preference::Host if known_answers::are_given_by(&*host) => {
                 Ok(Self::Host(host))
             }
-            Preference::Auto => Ok(Self::Module),
+            Preference::Auto | Preference::Module => Ok(Self::Module),
             Preference::Host => Err(HostUnfit),
         }
     }
@@ -135,7 +134,7 @@ pub struct PublicKey {
 }
 
 enum Material {
-    Rsa(PKey<Public>),
+    Rsa(Box<PKey<Public>>),
     P256(ES256PublicKey),
     P384(ES384PublicKey),
     P521(Box<p521::ecdsa::VerifyingKey>),
@@ -177,7 +176,9 @@ impl PublicKey {
         let key = RS256PublicKey::from_components(modulus, exponent).ok()?;
         Some(Self {
             spki: key.to_der().ok()?,
-            material: Material::Rsa(PKey::from_rsa(key.public_key().as_ref().clone()).ok()?),
+            material: Material::Rsa(Box::new(
+                PKey::from_rsa(key.public_key().as_ref().clone()).ok()?,
+            )),
         })
     }
 

@@ -144,7 +144,7 @@ fn check_provider(
         from_params,
     } = raw;
 
-    let preset = check_preset(preset, &at.field("preset"));
+    let preset = check_preset(preset.as_deref(), &at.field("preset"));
     let issuer = at.field("issuer").required_text(issuer);
     let audiences = match (audiences, allow_any_audience.unwrap_or(false)) {
         (Some(_), true) => at
@@ -211,14 +211,15 @@ enum Preset {
     Clerk,
 }
 
-fn check_preset(preset: Option<String>, at: &At<'_>) -> Option<Preset> {
-    match preset.as_deref() {
+fn check_preset(preset: Option<&str>, at: &At<'_>) -> Option<Preset> {
+    match preset {
         None => Some(Preset::Plain),
         Some("clerk") => Some(Preset::Clerk),
         Some(other) => at.problem(format!("`{other}` is not a preset, there is `clerk`")),
     }
 }
 
+#[expect(clippy::option_option, reason = "the outer one says that a problem was reported")]
 fn check_keys(
     remote: Option<raw::RemoteJwks>,
     local: Option<Value>,

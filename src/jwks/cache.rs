@@ -27,7 +27,7 @@ pub enum ProviderKeys {
     /// They are the config's and never change.
     Local(Rc<KeySet>),
     /// They are fetched.
-    Remote(RemoteKeys),
+    Remote(Box<RemoteKeys>),
 }
 
 /// Keys behind a URI.
@@ -83,7 +83,7 @@ impl ProviderKeys {
         match source {
             None => Self::None,
             Some(KeySource::Local(set)) => Self::Local(Rc::clone(set)),
-            Some(KeySource::Remote(config)) => Self::Remote(RemoteKeys::new(config)),
+            Some(KeySource::Remote(config)) => Self::Remote(Box::new(RemoteKeys::new(config))),
         }
     }
 

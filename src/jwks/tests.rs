@@ -95,7 +95,7 @@ fn a_symmetric_key_is_one_only_where_the_config_has_it() {
 #[test]
 fn a_named_algorithm_is_the_only_one_of_its_key() {
     let (_, rsa) = rfc_7517();
-    let set = parse(&[rsa.clone()]).unwrap();
+    let set = parse(std::slice::from_ref(&rsa)).unwrap();
     assert_eq!(set.candidates(Algorithm::Rs(Hash::Sha512), None).count(), 0);
     let mut unnamed = rsa;
     unnamed.as_object_mut().unwrap().remove("alg");

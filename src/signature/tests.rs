@@ -89,12 +89,13 @@ fn the_host_is_chosen_where_it_tells_right_from_wrong() {
     let choose = |preference, verdict: fn(bool) -> bool| {
         Crypto::choose(preference, Box::new(Fake(verdict))).map(|crypto| crypto.name())
     };
+    let right: fn(bool) -> bool = |right| right;
     for (preference, verdict, chosen) in [
-        (Preference::Auto, (|right| right) as fn(bool) -> bool, Ok("host")),
+        (Preference::Auto, right, Ok("host")),
         (Preference::Auto, |_| true, Ok("module")),
         (Preference::Auto, |_| false, Ok("module")),
-        (Preference::Module, |right| right, Ok("module")),
-        (Preference::Host, |right| right, Ok("host")),
+        (Preference::Module, right, Ok("module")),
+        (Preference::Host, right, Ok("host")),
         (Preference::Host, |_| true, Err(HostUnfit)),
         (Preference::Host, |right| !right, Err(HostUnfit)),
     ] {

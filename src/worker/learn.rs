@@ -193,7 +193,7 @@ impl Worker {
             }
             (_, _) => (None, None),
         };
-        exchange.post(&self.slot(provider), Posted { at: now, max_age, body });
+        exchange.post(&self.slot(provider), &Posted { at: now, max_age, body });
         self.set_seen(provider, now);
         self.wake_others = true;
     }

@@ -13,6 +13,8 @@
 mod bounds;
 mod context;
 mod keys;
+mod providers;
+mod sharing;
 mod shipped;
 mod support;
 mod tokens;

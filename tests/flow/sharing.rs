@@ -1,0 +1,182 @@
+//! Several workers of one process: one asks, all know.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use meshgate::board::{Board, Exchange};
+use meshgate::callout::Failure;
+use meshgate::config::{Config, Secret};
+use meshgate::denial::Code;
+use meshgate::signature::Crypto;
+use meshgate::worker::{Disposition, Worker};
+use serde_json::json;
+
+use crate::support::{Flow, Key, claims, config, denied, jwks, only};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Envoy's shared data as it behaves: compare-and-swap is checked on slots that exist.
+#[derive(Default, Clone)]
+struct SharedData(Rc<RefCell<HashMap<String, Versioned>>>);
+
+type Versioned = (Vec<u8>, u32);
+
+impl Board for SharedData {
+    fn read(&self, slot: &str) -> Option<(Vec<u8>, u32)> {
+        self.0.borrow().get(slot).cloned()
+    }
+
+    fn write(&self, slot: &str, bytes: &[u8], version: Option<u32>) -> bool {
+        let mut slots = self.0.borrow_mut();
+        let held = slots.get(slot).map_or(0, |(_, version)| *version);
+        if held != 0 && version.is_some_and(|version| version != 0 && version != held) {
+            return false;
+        }
+        slots.insert(slot.to_owned(), (bytes.to_vec(), held + 1));
+        true
+    }
+}
+
+/// `count` workers of one process.
+fn workers(count: u64, data: &SharedData) -> Vec<Flow> {
+    let text = config().to_string();
+    (1..=count)
+        .map(|me| {
+            let mut flow = Flow::new();
+            let config = Config::parse(text.as_bytes(), &|_| None).unwrap();
+            let key = Secret::new("sixteen random bytes".to_owned());
+            let exchange = Exchange::new(Box::new(data.clone()), &key, text.as_bytes(), me);
+            flow.worker = Worker::new(config, Crypto::Module, Some(exchange), me);
+            flow
+        })
+        .collect()
+}
+
+/// Ticks every worker; the number of the one that makes a call, and the call.
+fn one_call(flows: &mut [Flow]) -> (usize, meshgate::callout::Dispatch) {
+    let mut calls = Vec::new();
+    for (number, flow) in flows.iter_mut().enumerate() {
+        assert!(flow.tick().is_empty());
+        while let Some(call) = flow.worker.next_call() {
+            calls.push((number, call));
+        }
+    }
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    calls.remove(0)
+}
+
+#[test]
+fn one_start_makes_one_fetch_and_one_rotation_one_more() {
+    let data = SharedData::default();
+    let mut flows = workers(5, &data);
+    let (leader, call) = one_call(&mut flows);
+    // Requests wait in every worker, whoever fetches.
+    let token = flows[0].token();
+    let waiting: Vec<_> = flows.iter_mut().map(|flow| flow.get("/x", &token).0).collect();
+    for flow in &mut flows {
+        flow.no_call();
+    }
+    let first = jwks(&[&Key::new("k1")]);
+    assert!(flows[leader].answer(call.id, 200, &first).is_empty());
+    assert!(flows[leader].worker.take_wake_others());
+    for (number, flow) in flows.iter_mut().enumerate() {
+        if number != leader {
+            assert!(flow.worker.on_wake(flow.now).is_empty());
+            assert!(!flow.worker.take_wake_others());
+        }
+        let lookup = flow.call();
+        assert_eq!(lookup.request.cluster, "users", "verified, it asks for its user");
+        assert!(flow.worker.is_waiting(waiting[number]));
+    }
+    // A new key is first seen by one worker, which fetches; the others have it without.
+    for flow in &mut flows {
+        flow.advance(11 * SECOND);
+    }
+    let new = Key::new("k2").token(&claims());
+    assert_eq!(flows[3].get("/x", &new).1, Disposition::Pause);
+    let call = flows[3].call();
+    assert_eq!(flows[4].get("/x", &new).1, Disposition::Pause);
+    flows[4].no_call();
+    flows[3].answer(call.id, 200, &jwks(&[&Key::new("k2")]));
+    for flow in &mut flows {
+        let _ = flow.worker.on_wake(flow.now);
+        let (_, disposition) = flow.get("/x", &new);
+        assert_eq!(disposition, Disposition::Pause, "it waits for its user, not for keys");
+        while let Some(call) = flow.worker.next_call() {
+            assert_eq!(call.request.cluster, "users");
+        }
+        let old = Key::new("k1").token(&claims());
+        assert_eq!(denied(&flow.get("/x", &old).1), Code::KeyUnknown);
+    }
+}
+
+#[test]
+fn a_worker_that_dies_is_replaced_when_its_turn_ends() {
+    let data = SharedData::default();
+    let mut flows = workers(2, &data);
+    let (leader, _) = one_call(&mut flows);
+    let other = 1 - leader;
+    let token = flows[other].token();
+    let (stream, disposition) = flows[other].get("/x", &token);
+    assert_eq!(disposition, Disposition::Pause);
+    flows[other].advance(3 * SECOND);
+    let now = flows[other].now;
+    let released = flows[other].worker.on_tick(now);
+    assert_eq!(denied(&only(released, stream)), Code::KeysUnavailable);
+    flows[other].advance(SECOND);
+    flows[other].tick();
+    let call = flows[other].call();
+    let keys = jwks(&[&Key::new("k1")]);
+    flows[other].answer(call.id, 200, &keys);
+    assert_eq!(flows[other].get("/x", &token).1, Disposition::Pause);
+}
+
+#[test]
+fn a_failed_fetch_is_everybodys_and_is_not_repeated_by_each() {
+    let data = SharedData::default();
+    let mut flows = workers(3, &data);
+    let (leader, call) = one_call(&mut flows);
+    let token = flows[0].token();
+    let waiting: Vec<_> = flows.iter_mut().map(|flow| flow.get("/x", &token).0).collect();
+    let mut released = flows[leader].fail(call.id, Failure::Broken);
+    for (number, flow) in flows.iter_mut().enumerate() {
+        if number != leader {
+            released = flow.worker.on_wake(flow.now);
+        }
+        assert_eq!(
+            denied(&only(std::mem::take(&mut released), waiting[number])),
+            Code::KeysUnavailable
+        );
+        flow.no_call();
+    }
+}
+
+#[test]
+fn without_sharing_or_with_garbage_in_the_slots_each_fetches_for_itself() {
+    let data = SharedData::default();
+    let fill = |bytes: &[u8]| {
+        for (slot, _) in data.0.borrow_mut().values_mut() {
+            *slot = bytes.to_vec();
+        }
+    };
+    let mut flows = workers(2, &data);
+    for flow in &mut flows {
+        flow.tick();
+        fill(b"another plugin's");
+        let call = flow.call();
+        let keys = jwks(&[&flow.key]);
+        flow.answer(call.id, 200, &keys);
+        fill(b"another plugin's");
+        let token = flow.token();
+        assert_eq!(flow.get("/x", &token).1, Disposition::Pause);
+    }
+    let forged = json!({"keys": [Key::new("evil").jwk()]}).to_string().into_bytes();
+    fill(&forged);
+    for flow in &mut flows {
+        assert!(flow.worker.on_wake(flow.now).is_empty());
+        let evil = Key::new("evil").token(&claims());
+        assert_eq!(denied(&flow.get("/x", &evil).1), Code::KeyUnknown);
+    }
+}
