@@ -1,15 +1,9 @@
 //! How a config reaches the filter, and what Envoy says of a bad one.
 
 use harness::testbed::Testbed;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{LONG, assert_serves, user_token};
-
-/// The filter's whole typed config within the gateway's.
-fn plugin(bootstrap: &mut Value) -> &mut Value {
-    let hcm = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
-    &mut hcm["typed_config"]["http_filters"][0]["typed_config"]["config"]
-}
+use crate::support::{LONG, assert_serves, plugin, user_token};
 
 #[test]
 fn a_bad_config_stops_envoy_with_every_problem_in_its_log() {

@@ -1,12 +1,15 @@
 //! The issuer's keys: fetched by callout, waited for, followed through a rotation.
 
+use std::time::{Duration, Instant};
+
+use harness::idp::{Key, seed_claims};
 use harness::server::Behavior;
 use harness::testbed::Testbed;
 use serde_json::json;
 
 use crate::support::{
-    LONG, USER, active, assert_context, assert_denied, assert_serves, only_seen, user_token,
-    wait_until,
+    LONG, USER, active, assert_context, assert_denied, assert_serves, only_seen, plugin,
+    user_token, wait_until,
 };
 
 /// Envoy runs the module in its one worker and, for the root context, in its main thread too; each
@@ -68,7 +71,7 @@ fn a_rotated_key_is_fetched_when_it_is_first_seen() {
     assert_serves(&bed);
     let old = user_token(&bed);
     bed.idp.rotate();
-    std::thread::sleep(std::time::Duration::from_millis(150)); // the cooldown is over
+    std::thread::sleep(Duration::from_millis(150)); // the cooldown is over
     assert_serves(&bed);
     assert_eq!(bed.idp.requests(), VMS + 1);
     let response = bed.get("/api/comments").bearer(&old).send();
@@ -91,4 +94,105 @@ fn keys_outlive_an_issuer_that_is_down() {
     let only = bed.get("/api/comments").bearer(&user_token(&bed)).send();
     assert_eq!(only.status, 200);
     assert_context(&only_seen(&bed), USER);
+}
+
+/// A gateway whose workers share what they fetch.
+fn sharing(workers: u32) -> harness::testbed::Builder {
+    Testbed::gateway()
+        .concurrency(workers)
+        .env("SHARING_KEY", "a-key-for-this-test-alone")
+        .bootstrap(|bootstrap| {
+            plugin(bootstrap)["vm_config"]["environment_variables"] =
+                json!({"host_env_keys": ["SHARING_KEY"]});
+        })
+        .filter_config(|config| {
+            config["sharing"] = json!({"key": "${env:SHARING_KEY}"});
+            config["providers"]["clerk"]["remote_jwks"]["unknown_kid_cooldown"] = json!("1s");
+        })
+}
+
+#[test]
+fn four_workers_make_one_fetch_at_start_and_one_more_for_a_rotation() {
+    let bed = sharing(4).start();
+    // Each connection may land on another worker.
+    let all_workers = |status: u16| {
+        let token = user_token(&bed);
+        let sent: Vec<_> =
+            (0..64).map(|_| bed.get("/api/comments").bearer(&token).begin()).collect();
+        for pending in sent {
+            assert_eq!(pending.finish().status, status);
+        }
+    };
+    all_workers(200);
+    assert_eq!(bed.idp.requests(), 1);
+    bed.idp.rotate();
+    std::thread::sleep(Duration::from_millis(1_100)); // the cooldown
+    all_workers(200);
+    assert_eq!(bed.idp.requests(), 2);
+    bed.no_traps();
+}
+
+#[test]
+fn workers_that_wait_for_the_first_keys_are_all_served_by_one_fetch() {
+    let bed = sharing(4).idp(|idp| idp.behave(Behavior::Hold)).start();
+    let token = user_token(&bed);
+    let waiting: Vec<_> =
+        (0..64).map(|_| bed.get("/api/comments").bearer(&token).begin()).collect();
+    wait_until("all are held", || active(&bed) == 64);
+    bed.idp.release();
+    for pending in waiting {
+        assert_eq!(pending.finish().status, 200);
+    }
+    assert_eq!(bed.idp.requests(), 1);
+    bed.no_traps();
+}
+
+#[test]
+fn a_rotation_every_second_under_load_refuses_no_valid_token() {
+    const ROUNDS: usize = 5;
+    let bed = sharing(2).start();
+    assert_serves(&bed);
+    let start = Instant::now();
+    let mut sent = 0;
+    let mut tokens = vec![user_token(&bed)];
+    for round in 0..ROUNDS {
+        // The new key is published beside the old one, as issuers do it.
+        let key = Key::es256(&format!("round-{round}"));
+        bed.idp.add_key(key.clone());
+        tokens.push(key.token(&seed_claims("user_2abc")));
+        std::thread::sleep(Duration::from_millis(1_050)); // the cooldown
+        let until = Instant::now() + Duration::from_millis(500);
+        while Instant::now() < until {
+            let pending: Vec<_> = tokens
+                .iter()
+                .rev()
+                .take(3)
+                .map(|token| bed.get("/api/comments").bearer(token).begin())
+                .collect();
+            for pending in pending {
+                let response = pending.finish();
+                assert_eq!(response.status, 200, "round {round}: {}", response.text());
+                sent += 1;
+            }
+        }
+    }
+    let fetches = bed.idp.requests();
+    let allowed = 1 + usize::try_from(start.elapsed().as_secs()).unwrap();
+    assert!(fetches <= allowed && fetches > ROUNDS, "{fetches} fetches, {allowed} allowed");
+    assert!(sent > 100, "{sent} requests are no load");
+    bed.no_traps();
+}
+
+#[test]
+fn a_key_that_leaves_the_jwks_stops_working_cached_tokens_included() {
+    let bed = sharing(2).start();
+    assert_serves(&bed);
+    let old = user_token(&bed);
+    assert_eq!(bed.get("/api/comments").bearer(&old).send().status, 200);
+    bed.idp.rotate();
+    std::thread::sleep(Duration::from_millis(1_100)); // the cooldown
+    assert_serves(&bed);
+    for _ in 0..16 {
+        assert_denied(&bed.get("/api/comments").bearer(&old).send(), 401, "key_unknown");
+    }
 }

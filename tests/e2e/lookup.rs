@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{
     LONG, NOBODY, USER, active, assert_context, assert_denied, assert_serves, only_seen,
-    patient_lookup, token_of, user_token, wait_until,
+    patient_lookup, plugin, token_of, user_token, wait_until,
 };
 
 #[test]
@@ -125,18 +125,13 @@ fn a_users_service_at_fault_is_503_and_comes_back_by_itself() {
 #[test]
 fn a_body_waits_for_its_head_whatever_the_plugin_is_allowed() {
     for lenient in [false, true] {
-        let bed =
-            Testbed::gateway()
-                .filter_config(patient_lookup)
-                .bootstrap(|bootstrap| {
-                    let hcm = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"]
-                        [0]["filters"][0];
-                    let wasm =
-                        &mut hcm["typed_config"]["http_filters"][0]["typed_config"]["config"];
-                    wasm["allow_on_headers_stop_iteration"] = json!(lenient);
-                })
-                .users(|users| users.behave(Behavior::Hold))
-                .start();
+        let bed = Testbed::gateway()
+            .filter_config(patient_lookup)
+            .bootstrap(|bootstrap| {
+                plugin(bootstrap)["allow_on_headers_stop_iteration"] = json!(lenient);
+            })
+            .users(|users| users.behave(Behavior::Hold))
+            .start();
         let body = "x".repeat(200_000);
         let request = |user: &str| {
             bed.get("/api/comments")

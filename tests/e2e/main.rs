@@ -18,4 +18,5 @@ mod context;
 mod hostile;
 mod keys;
 mod lookup;
+mod providers;
 mod support;

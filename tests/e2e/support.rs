@@ -112,3 +112,9 @@ pub fn assert_serves(bed: &Testbed) {
     assert_context(&only_seen(bed), USER);
     bed.no_traps();
 }
+
+/// The filter's whole typed config within the gateway's.
+pub fn plugin(bootstrap: &mut Value) -> &mut Value {
+    let hcm = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
+    &mut hcm["typed_config"]["http_filters"][0]["typed_config"]["config"]
+}

@@ -248,13 +248,13 @@ fn tokens_in_cookies_and_parameters_are_found_and_taken_out() {
         let call = flow.call();
         let released = flow.answer(call.id, 200, record().to_string().as_bytes());
         let made = forwarded(only(released, stream));
-        let taken: Vec<Edit> = made
+        let gone: Vec<Edit> = made
             .into_iter()
             .filter(|edit| match edit {
                 Edit::Set(name, _) | Edit::Remove(name) => !name.starts_with("x-"),
             })
             .collect();
-        assert_eq!(taken, edits, "{path}");
+        assert_eq!(gone, edits, "{path}");
     }
 }
 

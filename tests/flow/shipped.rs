@@ -64,13 +64,16 @@ fn every_config_under_envoy_is_accepted() {
 }
 
 #[test]
-fn the_config_in_the_readme_is_accepted() {
-    let readme =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let blocks: Vec<&str> =
-        readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(blocks.len(), 1);
-    for block in blocks {
-        assert_accepted(&yaml_serde::from_str(block).unwrap(), "README.md");
+fn every_config_in_the_documents_is_accepted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = 0;
+    for file in ["README.md", "docs/configuration.md", "docs/migration.md"] {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        for block in text.split("```yaml\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            assert_accepted(&yaml_serde::from_str(block).unwrap(), file);
+            found += 1;
+        }
     }
+    assert!(found >= 3, "found {found} configs");
 }

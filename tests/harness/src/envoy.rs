@@ -19,6 +19,10 @@ pub const VERSION: &str = "1.40.0";
 /// Long enough to compile the module on a busy machine.
 const START: Duration = Duration::from_secs(30);
 
+/// What a trap leaves in the log: the module's panic message, Envoy's error about the function that
+/// failed, and the access log's detail of a request that met a failed module.
+const TRAPS: [&str; 3] = ["panicked at", "] Function: ", "wasm_fail_stream"];
+
 /// The Envoy to run: `$ENVOY`, else `envoy` on the PATH, else func-e's, else one installed under the target directory.
 pub fn find() -> Result<PathBuf, String> {
     static FOUND: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
@@ -276,6 +280,15 @@ impl Envoy {
     /// Everything it printed so far.
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// Panics if a module in it has trapped, as far as the log tells.
+    #[track_caller]
+    pub fn no_traps(&self) {
+        let log = self.log();
+        if let Some(line) = log.lines().find(|line| TRAPS.iter().any(|trap| line.contains(trap))) {
+            panic!("the module trapped: {line}");
+        }
     }
 
     /// Waits until the log contains `needle`; panics if it does not in time.
