@@ -14,6 +14,7 @@ mod bounds;
 mod context;
 mod keys;
 mod providers;
+mod rfc8725;
 mod sharing;
 mod shipped;
 mod support;

@@ -176,31 +176,6 @@ fn the_last_character_of_a_part_has_no_spare_bits() {
 }
 
 #[test]
-fn an_algorithm_comes_from_the_key_and_the_provider_and_never_from_the_token() {
-    let flow = Flow::ready();
-    let payload = claims().to_string();
-    for (header, code) in [
-        (json!({"alg": "none"}), Code::AlgorithmNotAllowed),
-        (json!({"alg": "None"}), Code::AlgorithmNotAllowed),
-        (json!({"alg": ""}), Code::AlgorithmNotAllowed),
-        (json!({"alg": "es256"}), Code::AlgorithmNotAllowed),
-        (json!({"alg": "HS256"}), Code::AlgorithmNotAllowed),
-        (json!({"alg": "RS256", "kid": "k1"}), Code::KeyUnknown),
-    ] {
-        let token = flow.key.sign(header.to_string().as_bytes(), payload.as_bytes());
-        let mut flow = Flow::ready();
-        let (_, disposition) = flow.get("/x", &token);
-        assert_eq!(denied(&disposition), code, "{header}");
-    }
-    let mut config = config();
-    config["providers"]["clerk"]["algorithms"] = json!(["RS256"]);
-    let mut flow = Flow::with(&config).with_keys();
-    let token = flow.token();
-    let (_, disposition) = flow.get("/x", &token);
-    assert_eq!(denied(&disposition), Code::AlgorithmNotAllowed);
-}
-
-#[test]
 fn a_signature_of_anyone_else_is_refused() {
     let mut flow = Flow::ready();
     let good = flow.token();
@@ -219,23 +194,6 @@ fn a_signature_of_anyone_else_is_refused() {
     ] {
         let (_, disposition) = flow.get("/x", &token);
         assert_eq!(denied(&disposition), Code::SignatureInvalid, "{token}");
-    }
-}
-
-#[test]
-fn keys_that_a_token_brings_along_are_not_looked_at() {
-    let mut flow = Flow::ready();
-    let imposter = Key::new("imposter");
-    for header in [
-        json!({"alg": "ES256", "jwk": imposter.jwk()}),
-        json!({"alg": "ES256", "jku": "https://evil.example/jwks"}),
-        json!({"alg": "ES256", "x5u": "https://evil.example/cert"}),
-        json!({"alg": "ES256", "x5c": ["MIIB"]}),
-    ] {
-        let token = imposter.sign(header.to_string().as_bytes(), claims().to_string().as_bytes());
-        let (_, disposition) = flow.get("/x", &token);
-        assert_eq!(denied(&disposition), Code::SignatureInvalid, "{header}");
-        flow.no_call();
     }
 }
 
