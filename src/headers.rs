@@ -29,7 +29,7 @@ pub enum Edit {
 
 /// The names that only meshgate may set.
 ///
-/// Compared by [`canonical`], since what reads the headers behind us may not tell `-` from `_`.
+/// Compared by `canonical`, since what reads the headers behind us may not tell `-` from `_`.
 #[derive(Debug)]
 pub struct ManagedHeaders(HashSet<String>);
 

@@ -1,7 +1,7 @@
 //! What there is to tell an operator, as lines that the shell hands to Envoy's log.
 //!
 //! A refused request is a client's affair and logs at debug. A dependency at fault logs at warn, at
-//! most once in [`QUIET`] for each, with a count of what was left out.
+//! most once in `QUIET` for each, with a count of what was left out.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -65,7 +65,7 @@ pub enum Outcome {
     Unavailable,
 }
 
-/// Leave to cross the boundary, for a user or for nobody. [`admitted`] and [`without_user`] are its
+/// Leave to cross the boundary, for a user or for nobody. `admitted` and `without_user` are its
 /// only origins, and no context edit is made without it.
 #[derive(Debug)]
 pub struct Permit(());
