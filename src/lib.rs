@@ -2,35 +2,43 @@
 //!
 //! # One request's life
 //!
-//! Envoy hands a request's head to the [shell](crate) (wasm only), which strips every header that
+//! Envoy hands a request's head to the shell (`src/shell`, wasm only), which strips every header that
 //! only meshgate may set ([`headers`]) before it looks at anything else. The rules say what the path
 //! asks for ([`rules`]). The token is found and read ([`token`]) and verified with its issuer's keys
-//! ([`jwks`]); its user is looked up ([`user`]); claims and record become the context ([`context`]),
-//! which is set on the request ([`headers`]). [`request`] is this way as a state machine. It waits
-//! where keys or a user must first be fetched ([`callout`]), in a [`worker`], which holds what the
-//! requests of one VM share. Whatever falls short ends in a [`denial`].
+//! ([`jwks`], [`signature`]); its user is looked up ([`user`]); claims and record become the context
+//! ([`context`]), which is set on the request ([`headers`]). [`request`] is this way as a state
+//! machine. It waits where keys, the issuer's word or a user must first be fetched ([`callout`]), in a
+//! [`worker`], which holds what the requests of one VM share. What all workers of an Envoy share
+//! stands on the [`board`]. Whatever falls short ends in a [`denial`].
 //!
 //! All of that is plain Rust without I/O, clock or globals: events go in, decisions come out.
 
 #![forbid(unsafe_code)]
 
-pub mod board;
-pub mod bounded;
-pub mod callout;
 pub mod config;
+pub mod worker;
+
+pub mod request;
+
+pub mod headers;
+pub mod rules;
+pub mod token;
+
+pub mod jwks;
+pub mod signature;
+
+pub mod user;
+
 pub mod context;
 pub mod denial;
-pub mod headers;
+
+pub mod board;
+pub mod callout;
+
+pub mod bounded;
 pub mod json;
-pub mod jwks;
 pub mod log;
-pub mod request;
-pub mod rules;
-pub mod signature;
 pub mod time;
-pub mod token;
-pub mod user;
-pub mod worker;
 
 #[cfg(target_family = "wasm")]
 mod shell;
