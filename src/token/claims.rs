@@ -60,6 +60,19 @@ impl Claims {
             None => Ok(None),
             Some(value) => NumericDate::of(value).map(Some).ok_or(TokenError::Malformed(why)),
         };
+        // RFC 7519 sections 4.1.1 to 4.1.3 and 4.1.7. Where a type is not the claim's own, two
+        // readers could take it for two different things: `1` and `"1"` for one user, say.
+        let text = |name: &str| members.get(name).is_none_or(Value::is_string);
+        if !(text("iss") && text("sub") && text("jti")) {
+            return Err(TokenError::Malformed("its `iss`, `sub` or `jti` is not a string"));
+        }
+        let texts = |value: &Value| match value {
+            Value::Array(items) => items.iter().all(Value::is_string),
+            other => other.is_string(),
+        };
+        if !members.get("aud").is_none_or(texts) {
+            return Err(TokenError::Malformed("its `aud` is neither a string nor strings"));
+        }
         Ok(Self {
             expiry: date("exp", "its `exp` is not a number")?,
             not_before: date("nbf", "its `nbf` is not a number")?,
@@ -177,23 +190,12 @@ impl Claims {
         let Some(audiences) = &provider.audiences else {
             return Ok(());
         };
-        // RFC 7519 section 4.1.3: a single string, or an array of them.
         let ours = |value: &Value| {
             value.as_str().is_some_and(|text| audiences.iter().any(|ours| ours == text))
         };
         let named = match self.members.get("aud") {
-            Some(Value::Array(items)) => {
-                if !items.iter().all(Value::is_string) {
-                    return Err(TokenError::Malformed(
-                        "its `aud` has an item that is not a string",
-                    ));
-                }
-                items.iter().any(ours)
-            }
-            Some(text @ Value::String(_)) => ours(text),
-            Some(_) => {
-                return Err(TokenError::Malformed("its `aud` is neither a string nor an array"));
-            }
+            Some(Value::Array(items)) => items.iter().any(ours),
+            Some(other) => ours(other),
             None => false,
         };
         named.then_some(()).ok_or(TokenError::AudienceMismatch)
