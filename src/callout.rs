@@ -317,6 +317,12 @@ impl Calls {
         None
     }
 
+    /// Whether there are calls to make.
+    #[must_use]
+    pub fn has_dispatches(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// Ends a call. `None` where it had ended before.
     pub fn end(&mut self, id: CallId) -> Option<Ended> {
         let key = self.keys.remove(&id)?;

@@ -239,6 +239,10 @@ pub struct Lookup {
     pub ttl: Duration,
     /// How long a user is held to be unknown.
     pub negative_ttl: Duration,
+    /// How long after its `ttl` a record is still used while it is asked for anew.
+    pub stale_while_revalidate: Duration,
+    /// How long after its `ttl` a record is still used while the users service is down.
+    pub stale_if_error: Duration,
     /// How many users are remembered.
     pub max_entries: usize,
     /// What marks a user who may act.

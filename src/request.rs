@@ -21,6 +21,7 @@ use crate::token::cache::Remembered;
 use crate::token::extract;
 use crate::token::introspection::{OpaqueToken, Question};
 use crate::token::{ProviderId, TokenError, UnverifiedToken, VerifiedToken};
+use crate::user::cache::Cached;
 use crate::user::{Known, UserKey, UserRecord};
 use crate::worker::Shared;
 
@@ -61,8 +62,10 @@ pub enum Outcome {
     Introspected(Result<VerifiedToken, TokenError>),
     /// The users service answered.
     User(Known),
-    /// None of these: the service is down, or makes no sense.
-    Unavailable,
+    /// None of these: the service is down.
+    Down,
+    /// None of these: the service makes no sense.
+    Senseless,
 }
 
 /// Leave to cross the boundary, for a user or for nobody. `admitted` and `without_user` are its
@@ -139,12 +142,14 @@ impl Waiting {
                 state.facts.refuse_token(*error)
             }
             (Self::User(state), Outcome::User(known)) => state.known(known, shared),
+            (Self::User(state), Outcome::Down) => state.without_answer(shared, now),
             (
                 waiting,
                 Outcome::KeysArrived
                 | Outcome::Introspected(_)
                 | Outcome::User(_)
-                | Outcome::Unavailable,
+                | Outcome::Down
+                | Outcome::Senseless,
             ) => Step::Deny(waiting.give_up()),
         }
     }
@@ -239,11 +244,25 @@ fn ask_issuer(facts: Facts, provider: ProviderId, token: Rc<[u8]>) -> Step {
 pub struct AwaitUser {
     facts: Facts,
     token: VerifiedToken,
+    key: UserKey,
 }
 
 impl AwaitUser {
+    /// The users service is down: the record from before stands in, where the config allows it.
+    fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
+        let config = Rc::clone(&shared.config);
+        let stand_in = match &config.user {
+            UserSource::Lookup(lookup) => shared.users.stand_in(&self.key, lookup, now),
+            UserSource::Claims => None,
+        };
+        match stand_in {
+            Some(record) => admitted(self.facts, &self.token, &record, shared),
+            None => self.facts.refuse(Code::UserLookupUnavailable),
+        }
+    }
+
     fn known(self, known: &Known, shared: &Shared) -> Step {
-        let Self { facts, token } = self;
+        let Self { facts, token, .. } = self;
         match known {
             Known::Record(record) => admitted(facts, &token, record, shared),
             Known::Unknown => facts.refuse(Code::UserUnknown),
@@ -252,23 +271,29 @@ impl AwaitUser {
 }
 
 fn find_user(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixTime) -> Step {
-    match &shared.config.user {
+    let config = Rc::clone(&shared.config);
+    let lookup = match &config.user {
+        UserSource::Lookup(lookup) => lookup,
         UserSource::Claims => {
             let record = UserRecord::new(token.claims().members().clone());
+            return admitted(facts, &token, &record, shared);
+        }
+    };
+    let Some(key) = UserKey::of(lookup, token.provider(), token.claims()) else {
+        return Step::Deny(
+            facts
+                .denial(Code::TokenMalformed, Some("it has none of the claims that name the user")),
+        );
+    };
+    match shared.users.get(&key, lookup, now) {
+        Some(Cached::Fresh(known)) => AwaitUser { facts, token, key }.known(&known, shared),
+        Some(Cached::Revalidate(record)) => {
+            shared.want(CallKey::User(key));
             admitted(facts, &token, &record, shared)
         }
-        UserSource::Lookup(lookup) => {
-            let Some(key) = UserKey::of(lookup, token.provider(), token.claims()) else {
-                return Step::Deny(facts.denial(
-                    Code::TokenMalformed,
-                    Some("it has none of the claims that name the user"),
-                ));
-            };
-            let state = AwaitUser { facts, token };
-            match shared.users.get(&key, now) {
-                Some(known) => state.known(&known, shared),
-                None => Step::Wait(Waiting::User(state), CallKey::User(key)),
-            }
+        None => {
+            let call = CallKey::User(key.clone());
+            Step::Wait(Waiting::User(AwaitUser { facts, token, key }), call)
         }
     }
 }

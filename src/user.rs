@@ -78,7 +78,7 @@ impl Known {
     }
 }
 
-/// Why the users service could not be understood. For the log; the client learns that it is down.
+/// Why the users service told nothing of a user. For the log; the client learns that it is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LookupError {
     /// No usable answer came.
@@ -87,6 +87,18 @@ pub enum LookupError {
     Status(u16),
     /// Its body is not a JSON object.
     NotARecord,
+}
+
+impl LookupError {
+    /// Whether the service is down, rather than wrong: then a record from before may stand in.
+    #[must_use]
+    pub fn is_outage(self) -> bool {
+        match self {
+            Self::NoAnswer(failure) => failure != Failure::TooLong,
+            Self::Status(status) => status >= 500,
+            Self::NotARecord => false,
+        }
+    }
 }
 
 /// The call that asks for `key`.

@@ -39,6 +39,8 @@ pub struct Shared {
     /// Who checks signatures.
     pub crypto: Crypto,
     keys: Vec<ProviderKeys>,
+    /// What is to be asked for though nobody waits for it.
+    wanted: Vec<CallKey>,
     random: fastrand::Rng,
 }
 
@@ -53,6 +55,11 @@ impl Shared {
     #[must_use]
     pub fn keys(&self, provider: ProviderId) -> Option<&ProviderKeys> {
         provider.pick(&self.keys)
+    }
+
+    /// Has `key` asked for in the background.
+    pub fn want(&mut self, key: CallKey) {
+        self.wanted.push(key);
     }
 
     /// What is known of a token's text: the token, if it is as good as when it was verified, or why it
@@ -155,6 +162,7 @@ impl Worker {
                     .map(|provider| ProviderKeys::new(provider.trust.keys.as_ref()))
                     .collect(),
                 crypto,
+                wanted: Vec::new(),
                 random: fastrand::Rng::with_seed(seed),
                 config: Rc::new(config),
             },
@@ -170,7 +178,15 @@ impl Worker {
     /// A client's request has come.
     pub fn on_request(&mut self, stream: StreamId, head: &Stripped, now: UnixTime) -> Disposition {
         let step = request::begin(head, &mut self.shared, now);
-        self.settle(stream, step, now)
+        let disposition = self.settle(stream, step, now);
+        self.call_wanted(now);
+        disposition
+    }
+
+    /// Whether there are calls to make, for which the shell must wake its root context.
+    #[must_use]
+    pub fn has_calls(&self) -> bool {
+        self.calls.has_dispatches()
     }
 
     /// Whether a request is held.
@@ -197,7 +213,7 @@ impl Worker {
                 match self.learn_location(*provider, answer, now) {
                     // Found; now for the keys themselves, for all who wait.
                     Some(()) => return self.call_on(ended, now),
-                    None => Outcome::Unavailable,
+                    None => Outcome::Down,
                 }
             }
             CallKey::Jwks(provider) => self.learn_keys(*provider, answer, now),
@@ -237,7 +253,7 @@ impl Worker {
         outcome: &Outcome,
         now: UnixTime,
     ) -> Vec<Released> {
-        waiters
+        let released = waiters
             .into_iter()
             .filter_map(|stream| {
                 let parked = self.parked.remove(&stream)?;
@@ -245,7 +261,9 @@ impl Worker {
                 Some((stream, self.settle(stream, step, now)))
             })
             .filter(|(_, disposition)| *disposition != Disposition::Pause)
-            .collect()
+            .collect();
+        self.call_wanted(now);
+        released
     }
 
     /// Time has passed: keys are refreshed, calls and requests that are overdue end.
@@ -343,11 +361,19 @@ impl Worker {
         Some(patience)
     }
 
+    /// Starts what requests want asked for in the background.
+    fn call_wanted(&mut self, now: UnixTime) {
+        for key in std::mem::take(&mut self.shared.wanted) {
+            // Where too many calls are under way, the next request that finds it stale tries again.
+            let _ = self.call(&key, None, now);
+        }
+    }
+
     /// Goes on with the next call for what `ended` was for, for all who waited for that.
     fn call_on(&mut self, ended: Ended, now: UnixTime) -> Vec<Released> {
         let started = self.call(&ended.key, None, now).is_some();
         if !started {
-            return self.release(ended.waiters, &Outcome::Unavailable, now);
+            return self.release(ended.waiters, &Outcome::Down, now);
         }
         self.calls.join_all(&ended.key, ended.waiters);
         Vec::new()

@@ -418,7 +418,8 @@ fn check_user(raw: Option<raw::User>, at: &At<'_>, env: Environment<'_>) -> Opti
 /// All of a [`Lookup`] but `key` and `active`, which stand beside `lookup` in the config.
 fn check_lookup(raw: raw::Lookup, at: &At<'_>, env: Environment<'_>) -> Option<Lookup> {
     let raw::Lookup { cluster, authority, path, headers, timeout, cache } = raw;
-    let raw::Cache { ttl, negative_ttl, max_entries } = cache.unwrap_or_default();
+    let raw::Cache { ttl, negative_ttl, stale_while_revalidate, stale_if_error, max_entries } =
+        cache.unwrap_or_default();
 
     let cluster: Option<ClusterName> = at.field("cluster").parsed(cluster);
     let authority = match authority {
@@ -432,6 +433,14 @@ fn check_lookup(raw: raw::Lookup, at: &At<'_>, env: Environment<'_>) -> Option<L
     let ttl = cache.field("ttl").duration(ttl.as_deref(), "300s", "0s", "1d");
     let negative_ttl =
         cache.field("negative_ttl").duration(negative_ttl.as_deref(), "10s", "0s", "1h");
+    let stale_while_revalidate = cache.field("stale_while_revalidate").duration(
+        stale_while_revalidate.as_deref(),
+        "0s",
+        "0s",
+        "1d",
+    );
+    let stale_if_error =
+        cache.field("stale_if_error").duration(stale_if_error.as_deref(), "0s", "0s", "1d");
     let max_entries = cache.field("max_entries").number(max_entries, 10_000, 2, 1_000_000);
     Some(Lookup {
         key: Vec::new(),
@@ -443,6 +452,8 @@ fn check_lookup(raw: raw::Lookup, at: &At<'_>, env: Environment<'_>) -> Option<L
         timeout: timeout?,
         ttl: ttl?,
         negative_ttl: negative_ttl?,
+        stale_while_revalidate: stale_while_revalidate?,
+        stale_if_error: stale_if_error?,
         max_entries,
     })
 }

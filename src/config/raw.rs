@@ -99,6 +99,8 @@ pub struct Lookup {
 pub struct Cache {
     pub ttl: Option<String>,
     pub negative_ttl: Option<String>,
+    pub stale_while_revalidate: Option<String>,
+    pub stale_if_error: Option<String>,
     pub max_entries: Option<usize>,
 }
 

@@ -53,9 +53,9 @@ impl HttpContext for Http {
         let now = host::now();
         let disposition = shared.worker.borrow_mut().on_request(self.stream, &head, now);
         flush_log(&shared);
-        if disposition == Disposition::Pause
-            && let Some(queue) = shared.queue
-        {
+        // A held request may also wait for what another worker has posted meanwhile.
+        let wake = disposition == Disposition::Pause || shared.worker.borrow().has_calls();
+        if let (true, Some(queue)) = (wake, shared.queue) {
             host::wake(queue);
         }
         host::carry_out(disposition)

@@ -1,16 +1,32 @@
-//! The users a worker remembers, each for as long as was promised.
+//! The users a worker remembers, each for as long as was promised, and no longer.
+//!
+//! A record is *fresh* for its `ttl`. After that it may be used on two conditions, each with an end:
+//! while it is asked for anew (`stale_while_revalidate`), and while the users service is down
+//! (`stale_if_error`). That a user is unknown is never stale: it is asked for anew.
 
-use super::{Known, UserKey};
+use std::rc::Rc;
+
+use super::{Known, UserKey, UserRecord};
 use crate::bounded::BoundedMap;
 use crate::config::Lookup;
 use crate::time::UnixTime;
 
-/// What is known of users, and until when.
+/// What is known of users, and since when.
 pub struct UserCache(BoundedMap<UserKey, Entry>);
 
 struct Entry {
     known: Known,
+    /// When it ceases to be fresh.
     expires: UnixTime,
+}
+
+/// What a request may go on with.
+#[derive(Debug, PartialEq)]
+pub enum Cached {
+    /// This.
+    Fresh(Known),
+    /// This, but it is to be asked for anew.
+    Revalidate(Rc<UserRecord>),
 }
 
 impl UserCache {
@@ -21,8 +37,33 @@ impl UserCache {
     }
 
     /// What is known of `key` now.
-    pub fn get(&mut self, key: &UserKey, now: UnixTime) -> Option<Known> {
-        self.0.get(key).filter(|entry| now < entry.expires).map(|entry| entry.known.clone())
+    pub fn get(&mut self, key: &UserKey, config: &Lookup, now: UnixTime) -> Option<Cached> {
+        let entry = self.0.get(key)?;
+        if now < entry.expires {
+            return Some(Cached::Fresh(entry.known.clone()));
+        }
+        match &entry.known {
+            Known::Record(record) if now < entry.expires.after(config.stale_while_revalidate) => {
+                Some(Cached::Revalidate(Rc::clone(record)))
+            }
+            Known::Record(_) | Known::Unknown => None,
+        }
+    }
+
+    /// The record of `key` that may stand in while the users service is down.
+    pub fn stand_in(
+        &mut self,
+        key: &UserKey,
+        config: &Lookup,
+        now: UnixTime,
+    ) -> Option<Rc<UserRecord>> {
+        let entry = self.0.get(key)?;
+        match &entry.known {
+            Known::Record(record) if now < entry.expires.after(config.stale_if_error) => {
+                Some(Rc::clone(record))
+            }
+            Known::Record(_) | Known::Unknown => None,
+        }
     }
 
     /// Remembers what the users service said.

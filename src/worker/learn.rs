@@ -69,7 +69,7 @@ impl Worker {
         }
         let dependency = format!("jwks provider={}", self.provider_name(provider));
         self.log.warn(&dependency, fault, now);
-        Outcome::Unavailable
+        Outcome::Down
     }
 
     /// Takes the place of a provider's keys from its metadata.
@@ -105,7 +105,7 @@ impl Worker {
     ) -> Outcome {
         let config = Rc::clone(&self.shared.config);
         let Some(provider) = question.provider.pick(&config.providers) else {
-            return Outcome::Unavailable;
+            return Outcome::Down;
         };
         let ttl = provider.trust.introspection.as_ref().map_or(Duration::ZERO, |i| i.cache_ttl);
         let until = now.after(ttl);
@@ -130,7 +130,7 @@ impl Worker {
                 };
                 let dependency = format!("introspection provider={}", provider.name);
                 self.log.warn(&dependency, &fault, now);
-                return Outcome::Unavailable;
+                return Outcome::Down;
             }
         };
         if let Some(remembered) = remembered {
@@ -143,19 +143,22 @@ impl Worker {
     pub(super) fn learn_user(&mut self, key: &UserKey, answer: &Answer, now: UnixTime) -> Outcome {
         let config = Rc::clone(&self.shared.config);
         let UserSource::Lookup(lookup) = &config.user else {
-            return Outcome::Unavailable;
+            return Outcome::Down;
         };
         let fault = match user::read_answer(answer) {
             Ok(known) => {
                 self.shared.users.remember(key.clone(), known.clone(), lookup, now);
                 return Outcome::User(known);
             }
-            Err(LookupError::Status(status)) => format!("it answered with status {status}"),
-            Err(LookupError::NotARecord) => "its answer is not a JSON object".to_owned(),
-            Err(LookupError::NoAnswer(failure)) => failure.to_string(),
+            Err(error) => error,
         };
-        self.log.warn(&format!("user lookup cluster={}", lookup.cluster.as_str()), &fault, now);
-        Outcome::Unavailable
+        let line = match fault {
+            LookupError::Status(status) => format!("it answered with status {status}"),
+            LookupError::NotARecord => "its answer is not a JSON object".to_owned(),
+            LookupError::NoAnswer(failure) => failure.to_string(),
+        };
+        self.log.warn(&format!("user lookup cluster={}", lookup.cluster.as_str()), &line, now);
+        if fault.is_outage() { Outcome::Down } else { Outcome::Senseless }
     }
 
     /// Whether it is another worker's turn to fetch a provider's keys, and until when. Otherwise it

@@ -190,3 +190,54 @@ fn workers_serve_side_by_side() {
     }
     bed.no_traps();
 }
+
+#[test]
+fn a_known_user_is_served_through_an_outage_as_long_as_the_config_says() {
+    let bed = Testbed::gateway()
+        .filter_config(|config| {
+            config["user"]["lookup"]["cache"] = json!({"ttl": "100ms", "stale_if_error": "2s"});
+        })
+        .start();
+    assert_serves(&bed);
+    let token = user_token(&bed);
+    let send = || bed.get("/api/comments").bearer(&token).send();
+    bed.users.shut();
+    std::thread::sleep(std::time::Duration::from_millis(200)); // the record is not fresh any more
+    assert_eq!(send().status, 200);
+    assert_context(&only_seen(&bed), USER);
+    wait_until("the record's time is over", || {
+        bed.upstream.take();
+        send().status == 503
+    });
+    bed.users.reopen();
+    assert_serves(&bed);
+    // A service that says something is believed, whatever was known before.
+    bed.users.remove("user_2abc");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_denied(&send(), 403, "user_unknown");
+}
+
+#[test]
+fn a_stale_record_is_used_while_a_call_that_nobody_waits_for_asks_anew() {
+    let bed = Testbed::gateway()
+        .filter_config(|config| {
+            patient_lookup(config);
+            config["user"]["lookup"]["cache"] =
+                json!({"ttl": "100ms", "stale_while_revalidate": "1h"});
+        })
+        .start();
+    assert_serves(&bed);
+    bed.users.set_role("user_2abc", "ADMIN");
+    bed.users.behave(Behavior::Hold);
+    std::thread::sleep(std::time::Duration::from_millis(200)); // the record is not fresh any more
+    for _ in 0..10 {
+        assert_serves(&bed);
+    }
+    bed.users.wait_for_requests(2, LONG);
+    bed.users.release();
+    wait_until("the new role arrives", || {
+        assert_eq!(bed.get("/api/comments").bearer(&user_token(&bed)).send().status, 200);
+        only_seen(&bed).header("x-user-role") == Some(b"ADMIN")
+    });
+    bed.no_traps();
+}

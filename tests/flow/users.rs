@@ -249,3 +249,110 @@ fn one_name_at_two_issuers_is_two_users() {
     assert_eq!(disposition, Disposition::Pause, "the first user's record is not theirs");
     flow.call();
 }
+
+/// A worker that knows the user, whose record has just ceased to be fresh.
+fn expired(cache: serde_json::Value) -> Flow {
+    let mut config = config();
+    config["user"]["lookup"]["cache"] = cache;
+    config["user"]["active"] = json!({"field": "/status", "equals": "ACTIVE"});
+    let mut flow = Flow::with(&config).with_keys();
+    let token = flow.token();
+    forwarded(flow.whole("/x", &token, &active("USER")));
+    flow.advance(Duration::from_secs(300));
+    flow
+}
+
+fn active(role: &str) -> serde_json::Value {
+    json!({"id": "u-1001", "role": role, "status": "ACTIVE"})
+}
+
+#[test]
+fn a_stale_record_is_used_while_one_call_asks_anew() {
+    let mut flow = expired(json!({"stale_while_revalidate": "60s"}));
+    let token = flow.token();
+    for _ in 0..5 {
+        let edits = forwarded(flow.get("/x", &token).1);
+        assert!(edits.contains(&set("x-user-role", "USER")));
+    }
+    assert!(flow.worker.has_calls());
+    let call = flow.call();
+    flow.answer(call.id, 200, active("ADMIN").to_string().as_bytes());
+    let edits = forwarded(flow.get("/x", &token).1);
+    assert!(edits.contains(&set("x-user-role", "ADMIN")));
+    flow.no_call();
+    assert!(!flow.worker.has_calls());
+}
+
+#[test]
+fn what_asking_anew_brings_holds_at_once() {
+    for (status, body, code) in [
+        (404, json!({}), Code::UserUnknown),
+        (200, json!({"id": "u-1001", "role": "USER", "status": "BANNED"}), Code::UserDisabled),
+    ] {
+        let cache = json!({"stale_while_revalidate": "60s", "stale_if_error": "15m"});
+        let mut flow = expired(cache);
+        let token = flow.token();
+        forwarded(flow.get("/x", &token).1);
+        let call = flow.call();
+        flow.answer(call.id, status, body.to_string().as_bytes());
+        assert_eq!(denied(&flow.get("/x", &token).1), code);
+        // Neither does an outage after that bring the old record back.
+        flow.advance(Duration::from_secs(301));
+        let (stream, disposition) = flow.get("/x", &token);
+        let disposition = if disposition == Disposition::Pause {
+            let call = flow.call();
+            only(flow.answer(call.id, 503, b""), stream)
+        } else {
+            disposition
+        };
+        let code = denied(&disposition);
+        assert!(matches!(code, Code::UserLookupUnavailable | Code::UserDisabled), "{code:?}");
+    }
+}
+
+#[test]
+fn a_stale_record_is_not_used_past_its_time() {
+    let mut flow = expired(json!({"stale_while_revalidate": "60s"}));
+    let token = flow.token();
+    flow.advance(Duration::from_millis(59_999));
+    forwarded(flow.get("/x", &token).1);
+    flow.call();
+    flow.advance(Duration::from_millis(1));
+    assert_eq!(flow.get("/x", &token).1, Disposition::Pause);
+}
+
+#[test]
+fn a_record_stands_in_for_a_service_that_is_down_and_for_none_that_is_wrong() {
+    let answers = [
+        (Some((500, &b""[..])), None, true),
+        (Some((503, b"")), None, true),
+        (Some((504, b"")), None, true),
+        (None, Some(Failure::Broken), true),
+        (None, Some(Failure::TimedOut), true),
+        (None, Some(Failure::UnknownCluster), true),
+        (None, Some(Failure::TooLong), false),
+        (Some((401, b"")), None, false),
+        (Some((302, b"")), None, false),
+        (Some((200, b"garbage")), None, false),
+    ];
+    for (answer, failure, stands_in) in answers {
+        let mut flow = expired(json!({"stale_if_error": "15m"}));
+        let token = flow.token();
+        for (later, stands_in) in [(899_999, stands_in), (1, false)] {
+            flow.advance(Duration::from_millis(later));
+            let (stream, disposition) = flow.get("/x", &token);
+            assert_eq!(disposition, Disposition::Pause, "it is asked for first");
+            let call = flow.call();
+            let released = match (answer, failure) {
+                (Some((status, body)), _) => flow.answer(call.id, status, body),
+                (None, failure) => flow.fail(call.id, failure.unwrap()),
+            };
+            let disposition = only(released, stream);
+            if stands_in {
+                forwarded(disposition);
+            } else {
+                assert_eq!(denied(&disposition), Code::UserLookupUnavailable);
+            }
+        }
+    }
+}
