@@ -231,6 +231,10 @@ pub struct Lookup {
     pub authority: Authority,
     /// `:path` of the call.
     pub path: PathTemplate,
+    /// The JSON body of the call, which is then a POST. `{key}` in its texts stands for the key.
+    pub body: Option<Value>,
+    /// Where in the answer the record is; the whole of it where this is unset.
+    pub record: Option<JsonPointer>,
     /// Further headers of the call.
     pub headers: Vec<(HeaderName, Secret)>,
     /// How long one call may take.

@@ -8,29 +8,34 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::callout::{Answer, CallRequest, Failure};
+use crate::config::names::JsonPointer;
 use crate::config::{Active, Limits, Lookup};
 use crate::json;
 use crate::token::ProviderId;
 use crate::token::claims::Claims;
 
-/// Who a token speaks of: its provider, since two issuers may use one name for two users, and the
-/// value of its key claim.
+/// Who a token speaks of: its provider, since two issuers may use one name for two users, the value of
+/// its key claim, and those of the claims that the path of the lookup names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UserKey {
     provider: ProviderId,
     value: String,
+    claims: Vec<String>,
 }
 
 impl UserKey {
-    /// The key for `claims`: the first of the configured claims that is there and is a text.
+    /// The key for `claims`: the first of the configured claims that is there and is a text. None
+    /// where no claim names the user, or one that the path needs is not a text.
     #[must_use]
     pub fn of(config: &Lookup, provider: ProviderId, claims: &Claims) -> Option<Self> {
-        config
-            .key
-            .iter()
-            .find_map(|name| claims.text(name))
-            .filter(|value| !value.is_empty())
-            .map(|value| Self { provider, value: value.to_owned() })
+        let value = config.key.iter().find_map(|name| claims.text(name))?;
+        let claims: Vec<String> = config
+            .path
+            .claims()
+            .map(|pointer| pointer.find(claims.members())?.as_str().map(str::to_owned))
+            .collect::<Option<_>>()?;
+        let complete = !value.is_empty() && !claims.iter().any(String::is_empty);
+        complete.then(|| Self { provider, value: value.to_owned(), claims })
     }
 }
 
@@ -104,15 +109,37 @@ impl LookupError {
 /// The call that asks for `key`.
 #[must_use]
 pub fn lookup_request(config: &Lookup, key: &UserKey, limits: &Limits) -> CallRequest {
-    CallRequest::get(
+    let request = CallRequest::get(
         &config.cluster,
         "http",
         &config.authority,
-        config.path.fill(&key.value),
+        config.path.fill(&key.value, &key.claims),
         config.timeout,
         limits.max_user_bytes,
-    )
+    );
+    match &config.body {
+        Some(body) => {
+            let body = with_key(body, &key.value).to_string().into_bytes();
+            request.post("application/json", body)
+        }
+        None => request,
+    }
     .with_headers(&config.headers)
+}
+
+/// `body` with the key in place of `{key}`. It is put into JSON's texts, not into JSON's text, so
+/// nothing in it can be taken for JSON.
+fn with_key(body: &Value, key: &str) -> Value {
+    match body {
+        Value::String(text) => Value::String(text.replace("{key}", key)),
+        Value::Array(items) => items.iter().map(|item| with_key(item, key)).collect(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, member)| (name.clone(), with_key(member, key)))
+            .collect::<Map<_, _>>()
+            .into(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => body.clone(),
+    }
 }
 
 /// Reads the users service's answer: 200 with a record, 404 (or 410) for a user it does not know,
@@ -120,13 +147,86 @@ pub fn lookup_request(config: &Lookup, key: &UserKey, limits: &Limits) -> CallRe
 ///
 /// # Errors
 /// Where it tells nothing.
-pub fn read_answer(answer: &Answer) -> Result<Known, LookupError> {
+pub fn read_answer(config: &Lookup, answer: &Answer) -> Result<Known, LookupError> {
     match answer {
-        Answer::Response { status: 200, body, .. } => json::parse_object(body)
-            .map(|members| Known::Record(Rc::new(UserRecord(members))))
-            .map_err(|_| LookupError::NotARecord),
+        Answer::Response { status: 200, body, .. } => {
+            let document = json::parse(body).map_err(|_| LookupError::NotARecord)?;
+            record_in(document, config.record.as_ref())
+        }
         Answer::Response { status: 404 | 410, .. } => Ok(Known::Unknown),
         Answer::Response { status, .. } => Err(LookupError::Status(*status)),
         Answer::Failed(failure) => Err(LookupError::NoAnswer(*failure)),
+    }
+}
+
+/// The record within an answer. Where the config says where, an answer that has that place but
+/// nothing in it knows no such user: an empty array, a `null` of GraphQL's. One with `errors` has
+/// nothing to say, whatever else it has.
+fn record_in(document: Value, place: Option<&JsonPointer>) -> Result<Known, LookupError> {
+    let Some(place) = place else {
+        return match document {
+            Value::Object(members) => Ok(Known::Record(Rc::new(UserRecord(members)))),
+            _ => Err(LookupError::NotARecord),
+        };
+    };
+    if document.get("errors").is_some_and(|errors| !errors.is_null()) {
+        return Err(LookupError::NotARecord);
+    }
+    match place.find_in(&document) {
+        Some((_, Some(Value::Object(members)))) => {
+            Ok(Known::Record(Rc::new(UserRecord(members.clone()))))
+        }
+        Some((Value::Object(_) | Value::Array(_), None | Some(Value::Null))) => Ok(Known::Unknown),
+        Some((_, _)) | None => Err(LookupError::NotARecord),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_record_is_found_where_the_config_says() {
+        let record = || json!({"id": "u-1"});
+        let known = |document: Value, place: Option<&str>| {
+            let place = place.map(|text| text.parse().unwrap());
+            match record_in(document, place.as_ref()) {
+                Ok(Known::Record(found)) => {
+                    assert_eq!(Value::Object(found.members().clone()), record());
+                    "record"
+                }
+                Ok(Known::Unknown) => "unknown",
+                Err(_) => "nothing",
+            }
+        };
+        for (document, place, told) in [
+            (record(), None, "record"),
+            (json!([record()]), None, "nothing"),
+            (json!([record()]), Some("/0"), "record"),
+            (json!([]), Some("/0"), "unknown"),
+            (json!({}), Some("/0"), "unknown"),
+            (json!({"data": {"user": record()}}), Some("/data/user"), "record"),
+            (json!({"data": {"user": null}}), Some("/data/user"), "unknown"),
+            (json!({"data": {}}), Some("/data/user"), "unknown"),
+            (json!({"data": null}), Some("/data/user"), "nothing"),
+            (json!({}), Some("/data/user"), "nothing"),
+            (json!({"data": {"user": "x"}}), Some("/data/user"), "nothing"),
+            (json!({"data": {"user": null}, "errors": [{}]}), Some("/data/user"), "nothing"),
+            (json!("x"), Some("/0"), "nothing"),
+            (json!(null), Some("/0"), "nothing"),
+        ] {
+            assert_eq!(known(document.clone(), place), told, "{document} {place:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_put_into_the_texts_of_a_body_whatever_it_holds() {
+        let body = json!({"query": "q", "variables": {"ids": ["{key}"], "n": 1}});
+        let key = r#"x", "admin": true, "y": "{key}"#;
+        let sent = with_key(&body, key);
+        assert_eq!(sent, json!({"query": "q", "variables": {"ids": [key], "n": 1}}));
+        let again: Value = serde_json::from_str(&sent.to_string()).unwrap();
+        assert_eq!(again, sent);
     }
 }

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::names::{self, ClusterName, HeaderName, HttpUri};
+use super::names::{self, ClusterName, HeaderName, HttpUri, PathTemplate};
 use super::read::At;
 use super::{
     Active, Config, Context, ContextHeader, Environment, FromHeader, Introspection, KeySource,
@@ -417,7 +417,7 @@ fn check_user(raw: Option<raw::User>, at: &At<'_>, env: Environment<'_>) -> Opti
 
 /// All of a [`Lookup`] but `key` and `active`, which stand beside `lookup` in the config.
 fn check_lookup(raw: raw::Lookup, at: &At<'_>, env: Environment<'_>) -> Option<Lookup> {
-    let raw::Lookup { cluster, authority, path, headers, timeout, cache } = raw;
+    let raw::Lookup { cluster, authority, path, body, record, headers, timeout, cache } = raw;
     let raw::Cache { ttl, negative_ttl, stale_while_revalidate, stale_if_error, max_entries } =
         cache.unwrap_or_default();
 
@@ -426,7 +426,17 @@ fn check_lookup(raw: raw::Lookup, at: &At<'_>, env: Environment<'_>) -> Option<L
         Some(text) => at.field("authority").parsed(Some(text)),
         None => at.default("users"),
     };
-    let path = at.field("path").parsed(path);
+    let path: Option<PathTemplate> = at.field("path").parsed(path);
+    let named_in_body = body.as_ref().is_some_and(|body| body.to_string().contains("{key}"));
+    if path.as_ref().is_some_and(|path| !path.has_key()) && !named_in_body {
+        at.field("path").problem::<()>(
+            "names no user, put `{key}` where the user's key goes, there or in a text of `body`",
+        );
+    }
+    let record = match record {
+        Some(text) => at.field("record").parsed(Some(text)).map(Some),
+        None => Some(None),
+    };
     let headers = check_call_headers(headers.unwrap_or_default(), &at.field("headers"), env);
     let timeout = at.field("timeout").duration(timeout.as_deref(), "300ms", "1ms", "60s");
     let cache = at.field("cache");
@@ -448,6 +458,8 @@ fn check_lookup(raw: raw::Lookup, at: &At<'_>, env: Environment<'_>) -> Option<L
         cluster: cluster?,
         authority: authority?,
         path: path?,
+        body,
+        record: record?,
         headers: headers?,
         timeout: timeout?,
         ttl: ttl?,

@@ -169,18 +169,28 @@ impl JsonPointer {
     #[must_use]
     pub fn find<'a>(&self, members: &'a serde_json::Map<String, Value>) -> Option<&'a Value> {
         let (first, rest) = self.segments.split_first()?;
-        rest.iter().try_fold(members.get(first)?, |value, segment| match value {
-            Value::Object(map) => map.get(segment),
-            // RFC 6901 section 4: an index has no leading zeros.
-            Value::Array(items) if segment == "0" || !segment.starts_with('0') => {
-                items.get(segment.parse::<usize>().ok()?)
-            }
-            Value::Array(_)
-            | Value::Null
-            | Value::Bool(_)
-            | Value::Number(_)
-            | Value::String(_) => None,
-        })
+        rest.iter().try_fold(members.get(first)?, step)
+    }
+
+    /// What holds the value that it points to within `document`, and that value if there is one.
+    #[must_use]
+    pub fn find_in<'a>(&self, document: &'a Value) -> Option<(&'a Value, Option<&'a Value>)> {
+        let (last, way) = self.segments.split_last()?;
+        let holder = way.iter().try_fold(document, step)?;
+        Some((holder, step(holder, last)))
+    }
+}
+
+/// One step into a value (RFC 6901 section 4: an index has no leading zeros).
+fn step<'a>(value: &'a Value, segment: &String) -> Option<&'a Value> {
+    match value {
+        Value::Object(map) => map.get(segment),
+        Value::Array(items) if segment == "0" || !segment.starts_with('0') => {
+            items.get(segment.parse::<usize>().ok()?)
+        }
+        Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            None
+        }
     }
 }
 
@@ -205,29 +215,59 @@ impl FromStr for JsonPointer {
     }
 }
 
-/// A path with one place for a value: `/internal/users/by-clerk-id/{key}`.
+/// A path with places for values: `/orgs/{claim:/org_id}/users/{key}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathTemplate {
-    before: String,
-    after: String,
+pub struct PathTemplate(Vec<Part>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Key,
+    Claim(JsonPointer),
 }
 
 impl PathTemplate {
-    /// The path with `key` in its place, percent-encoded so that it stays one segment or one query
-    /// value whatever it holds: all but the unreserved characters of RFC 3986 section 2.3.
+    /// Whether the user's key has a place in it.
     #[must_use]
-    pub fn fill(&self, key: &str) -> String {
-        let mut path = self.before.clone();
-        // A segment that is `.` or `..` cannot be said with escapes: readers decode them first
-        // (RFC 3986 section 6.2.2.2). Its dots are encoded twice, so it names no user and climbs nowhere.
-        let dots = matches!(key, "." | "..");
-        if dots {
-            path.push_str(&key.replace('.', "%252E"));
-        } else {
-            percent_encode(key, &mut path);
+    pub fn has_key(&self) -> bool {
+        self.0.contains(&Part::Key)
+    }
+
+    /// The claims that have a place in it, in order.
+    pub fn claims(&self) -> impl Iterator<Item = &JsonPointer> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Claim(pointer) => Some(pointer),
+            Part::Text(_) | Part::Key => None,
+        })
+    }
+
+    /// The path with `key` and the values of its claims in their places, percent-encoded so that each
+    /// stays one segment or one query value whatever it holds: all but the unreserved characters of
+    /// RFC 3986 section 2.3.
+    #[must_use]
+    pub fn fill(&self, key: &str, claims: &[String]) -> String {
+        let mut path = String::new();
+        let mut claims = claims.iter();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => path.push_str(text),
+                Part::Key => push_value(key, &mut path),
+                Part::Claim(_) => {
+                    push_value(claims.next().map_or("", String::as_str), &mut path);
+                }
+            }
         }
-        path.push_str(&self.after);
         path
+    }
+}
+
+/// Appends a value. One that is `.` or `..` cannot be said with escapes, since readers decode them
+/// first (RFC 3986 section 6.2.2.2): its dots are encoded twice, so it names nobody and climbs nowhere.
+fn push_value(value: &str, path: &mut String) {
+    if matches!(value, "." | "..") {
+        path.push_str(&value.replace('.', "%252E"));
+    } else {
+        percent_encode(value, path);
     }
 }
 
@@ -241,13 +281,29 @@ impl FromStr for PathTemplate {
         if !text.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
             return refuse(format!("`{text}` has bytes that must be percent-encoded"));
         }
-        let (before, after) = text.split_once("{key}").ok_or_else(|| {
-            BadName(format!("`{text}` names no user, put `{{key}}` where the user's key goes"))
-        })?;
-        if before.contains(['{', '}']) || after.contains(['{', '}']) {
-            return refuse(format!("`{text}` may hold `{{key}}` once and no other braces"));
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let Some((place, after)) = after.split_once('}') else {
+                return refuse(format!("`{text}` has a `{{` without its `}}`"));
+            };
+            parts.push(Part::Text(before.to_owned()));
+            parts.push(match place.strip_prefix("claim:") {
+                _ if place == "key" => Part::Key,
+                Some(pointer) => Part::Claim(pointer.parse()?),
+                None => {
+                    return refuse(format!(
+                        "`{{{place}}}` is not a place, there are `{{key}}` and `{{claim:/name}}`"
+                    ));
+                }
+            });
+            rest = after;
         }
-        Ok(Self { before: before.to_owned(), after: after.to_owned() })
+        if rest.contains('}') {
+            return refuse(format!("`{text}` has a `}}` without its `{{`"));
+        }
+        parts.push(Part::Text(rest.to_owned()));
+        Ok(Self(parts))
     }
 }
 
@@ -336,9 +392,11 @@ mod tests {
             ("%2e", "/u/%252e?full=1"),
             ("é\r\n", "/u/%C3%A9%0D%0A?full=1"),
         ] {
-            assert_eq!(template.fill(key), path);
+            assert_eq!(template.fill(key, &[]), path);
         }
-        for text in ["u/{key}", "/u", "/u/{id}", "/{key}/{key}", "/u /{key}"] {
+        let template: PathTemplate = "/o/{claim:/org/id}/u/{key}".parse().unwrap();
+        assert_eq!(template.fill("k", &["a/b".to_owned()]), "/o/a%2Fb/u/k");
+        for text in ["u/{key}", "/u/{id}", "/u/{key", "/u/key}", "/u /{key}", "/{claim:org}"] {
             assert!(text.parse::<PathTemplate>().is_err(), "{text}");
         }
     }

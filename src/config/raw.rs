@@ -89,6 +89,8 @@ pub struct Lookup {
     pub cluster: Option<String>,
     pub authority: Option<String>,
     pub path: Option<String>,
+    pub body: Option<Value>,
+    pub record: Option<String>,
     pub headers: Option<BTreeMap<String, String>>,
     pub timeout: Option<String>,
     pub cache: Option<Cache>,

@@ -95,7 +95,7 @@ fn every_problem_is_reported_at_once_and_says_what_to_do() {
             "providers.clerk.remote_jwks.cluster: is required",
             "providers.clerk.remote_jwks.timeout: `2` is not a duration, write a number and a unit such as `250ms`, `30s`, `10m` or `24h`",
             "providers.clerk.clock_skew: must be from 0s to 10m",
-            "user.lookup.path: `/users` names no user, put `{key}` where the user's key goes",
+            "user.lookup.path: names no user, put `{key}` where the user's key goes, there or in a text of `body`",
             "context.headers.content-length: this header has another meaning, choose a name such as `x-user-email`",
             "context.headers.x-user-id.user: `id` is not a JSON Pointer, write `/id` (RFC 6901)",
             "rules[0].match.path_prefix: `/a/../b` must be a plain path: no query, no escapes, no `//`, `.` or `..`",

@@ -145,7 +145,7 @@ impl Worker {
         let UserSource::Lookup(lookup) = &config.user else {
             return Outcome::Down;
         };
-        let fault = match user::read_answer(answer) {
+        let fault = match user::read_answer(lookup, answer) {
             Ok(known) => {
                 self.shared.users.remember(key.clone(), known.clone(), lookup, now);
                 return Outcome::User(known);

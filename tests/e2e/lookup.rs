@@ -1,9 +1,9 @@
 //! The user lookup: asserted at the users service, which counts how often it is asked.
 
 use harness::idp::seed_claims;
-use harness::server::{Answer, Behavior};
+use harness::server::{Answer, Behavior, Seen, Server};
 use harness::testbed::Testbed;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
     LONG, NOBODY, USER, active, assert_context, assert_denied, assert_serves, only_seen,
@@ -240,4 +240,54 @@ fn a_stale_record_is_used_while_a_call_that_nobody_waits_for_asks_anew() {
         only_seen(&bed).header("x-user-role") == Some(b"ADMIN")
     });
     bed.no_traps();
+}
+
+#[test]
+fn a_record_may_come_from_postgrest_or_graphql() {
+    let service = Server::start(|seen: &Seen| {
+        let record = json!({"id": "u-7", "role": "USER", "channelId": null});
+        let query: Value = serde_json::from_slice(&seen.body).unwrap_or_default();
+        match (seen.method.as_str(), seen.path.as_str()) {
+            ("GET", "/users?org=acme%2Finc&clerk_id=eq.user_2abc") => {
+                Answer::json(200, &json!([record]))
+            }
+            ("GET", _) => Answer::json(200, &json!([])),
+            _ if query["variables"]["id"] == "user_2abc" => {
+                Answer::json(200, &json!({"data": {"user": record}}))
+            }
+            _ => Answer::json(200, &json!({"data": {"user": null}})),
+        }
+    });
+    let postgrest = json!({
+        "cluster": "users", "path": "/users?org={claim:/org}&clerk_id=eq.{key}", "record": "/0",
+    });
+    let graphql = json!({
+        "cluster": "users", "path": "/graphql", "record": "/data/user",
+        "body": {"query": "query($id: ID!) { user(id: $id) { id role } }", "variables": {"id": "{key}"}},
+    });
+    for lookup in [postgrest, graphql] {
+        let bed = Testbed::gateway()
+            .bootstrap(|bootstrap| {
+                for cluster in bootstrap["static_resources"]["clusters"].as_array_mut().unwrap() {
+                    if cluster["name"] == "users" {
+                        let endpoint =
+                            &mut cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
+                        endpoint["endpoint"]["address"]["socket_address"]["port_value"] =
+                            json!(service.address().port());
+                    }
+                }
+            })
+            .filter_config(|config| config["user"]["lookup"] = lookup.clone())
+            .start();
+        let send = |user: &str| {
+            let mut claims = seed_claims(user);
+            claims["org"] = json!("acme/inc");
+            bed.get("/api/comments").bearer(&bed.idp.token(claims)).send()
+        };
+        let response = send("user_2abc");
+        assert_eq!(response.status, 200, "{lookup}: {}", response.text());
+        assert_context(&only_seen(&bed), [Some("u-7"), Some("user_2abc"), Some("USER"), None]);
+        assert_denied(&send("user_2xyz\", \"id\": \"user_2abc"), 403, "user_unknown");
+        bed.no_traps();
+    }
 }
