@@ -3,6 +3,8 @@
 //! A call that one request started may answer for many, so it is the worker's and not a request's:
 //! the client that caused it can hang up, and the rest are still served.
 
+pub mod circuit;
+
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
@@ -18,6 +20,11 @@ use crate::user::UserKey;
 /// How much later than its timeout a call is given up here. Envoy ends a call at its timeout; this
 /// is for the case that it does not.
 pub const GRACE: Duration = Duration::from_millis(250);
+
+/// How long after a passing failure a call is tried once more, on average.
+const BACKOFF: Duration = Duration::from_millis(50);
+/// What must be left of a call's time for that.
+const WORTH_TRYING: Duration = Duration::from_millis(10);
 
 /// What a call is for. Whoever needs the same thing at the same time waits for one call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,6 +42,7 @@ pub enum CallKey {
 pub struct CallId(u64);
 
 /// A request of ours, as Envoy's HTTP callout wants it.
+#[derive(Clone)]
 pub struct CallRequest {
     /// The cluster to send it to.
     pub cluster: String,
@@ -125,6 +133,20 @@ pub enum Answer {
     Failed(Failure),
 }
 
+impl Answer {
+    /// Whether the dependency could not be reached, which may pass by itself.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Response { status, .. } => matches!(status, 502..=504),
+            Self::Failed(failure) => match failure {
+                Failure::NotSent | Failure::Broken | Failure::TimedOut => true,
+                Failure::UnknownCluster | Failure::TooLong => false,
+            },
+        }
+    }
+}
+
 /// How long an answer with these headers may be kept, where they say so: `max-age` of
 /// `cache-control`, and nothing for `no-cache` and `no-store` (RFC 9111 section 5.2.2).
 #[must_use]
@@ -194,6 +216,8 @@ pub struct Calls {
     under_way: HashMap<CallKey, UnderWay>,
     keys: HashMap<CallId, CallKey>,
     outbox: VecDeque<Dispatch>,
+    /// Calls that are to be tried once more, and when.
+    retries: Vec<(UnixTime, Dispatch)>,
     limit: usize,
     last_id: u64,
 }
@@ -214,6 +238,8 @@ struct UnderWay {
     id: CallId,
     /// Whether this worker makes it, or another one of the process.
     ours: bool,
+    /// What to send if it is to be tried once more.
+    again: Option<CallRequest>,
     ends: UnixTime,
     waiters: Vec<StreamId>,
 }
@@ -226,6 +252,7 @@ impl Calls {
             under_way: HashMap::new(),
             keys: HashMap::new(),
             outbox: VecDeque::new(),
+            retries: Vec::new(),
             limit,
             last_id: 0,
         }
@@ -257,6 +284,7 @@ impl Calls {
             UnderWay {
                 id,
                 ours: true,
+                again: Some(request.clone()),
                 ends: now.after(request.timeout).after(GRACE),
                 waiters: waiter.into_iter().collect(),
             },
@@ -282,7 +310,8 @@ impl Calls {
         self.last_id = self.last_id.wrapping_add(1);
         let id = CallId(self.last_id);
         let waiters = waiter.into_iter().collect();
-        self.under_way.insert(key.clone(), UnderWay { id, ours: false, ends, waiters });
+        self.under_way
+            .insert(key.clone(), UnderWay { id, ours: false, again: None, ends, waiters });
         self.keys.insert(id, key.clone());
         Ok(())
     }
@@ -321,6 +350,33 @@ impl Calls {
     #[must_use]
     pub fn has_dispatches(&self) -> bool {
         !self.outbox.is_empty()
+    }
+
+    /// Has a call that failed tried once more, within the time it was given, if it was not before.
+    /// Whether it will be. `jitter` from 0 to 1 spreads the attempts.
+    pub fn try_again(&mut self, id: CallId, jitter: f64, now: UnixTime) -> bool {
+        let call = self.keys.get(&id).and_then(|key| self.under_way.get_mut(key));
+        let Some((ends, mut request)) = call.and_then(|call| Some((call.ends, call.again.take()?)))
+        else {
+            return false;
+        };
+        let at = now.after(BACKOFF.mul_f64(jitter.clamp(0.0, 1.0) + 0.5));
+        let left = ends.since(at.after(GRACE));
+        if left < WORTH_TRYING {
+            return false;
+        }
+        request.timeout = left;
+        self.retries.push((at, Dispatch { id, request }));
+        true
+    }
+
+    /// Puts what is to be tried again by now among the calls to make.
+    pub fn release_retries(&mut self, now: UnixTime) {
+        let (due, later) =
+            std::mem::take(&mut self.retries).into_iter().partition(|(at, _)| *at <= now);
+        self.retries = later;
+        let due: Vec<(UnixTime, Dispatch)> = due;
+        self.outbox.extend(due.into_iter().map(|(_, dispatch)| dispatch));
     }
 
     /// Ends a call. `None` where it had ended before.

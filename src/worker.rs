@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::board::Exchange;
+use crate::callout::circuit::Circuit;
 use crate::callout::{
     Answer, CallId, CallKey, CallRequest, Calls, Dispatch, Ended, Failure, GRACE, StreamId,
 };
@@ -122,6 +123,8 @@ pub struct Worker {
     shared: Shared,
     calls: Calls,
     parked: HashMap<StreamId, Parked>,
+    user_circuit: Circuit,
+    introspection_circuits: Vec<Circuit>,
     log: Log,
     exchange: Option<Exchange>,
     /// The last post of each provider's keys that was taken over or made here.
@@ -149,6 +152,8 @@ impl Worker {
         Self {
             calls: Calls::new(config.limits.max_inflight_callouts),
             parked: HashMap::new(),
+            user_circuit: Circuit::default(),
+            introspection_circuits: config.providers.iter().map(|_| Circuit::default()).collect(),
             log: Log::default(),
             exchange,
             seen: config.providers.iter().map(|_| None).collect(),
@@ -202,12 +207,23 @@ impl Worker {
         }
     }
 
-    /// A call has ended. Those who waited for it go on.
+    /// A call has ended. Those who waited for it go on, unless it is to be tried once more.
     pub fn on_answer(&mut self, id: CallId, answer: &Answer, now: UnixTime) -> Vec<Released> {
+        let jitter = self.shared.random.f64();
+        if answer.is_outage() && self.calls.try_again(id, jitter, now) {
+            return Vec::new();
+        }
         // A call that was given up has been answered for; what comes now is too late.
         let Some(ended) = self.calls.end(id) else {
             return Vec::new();
         };
+        if let Some(circuit) = self.circuit(&ended.key) {
+            if answer.is_outage() {
+                circuit.failed(jitter, now);
+            } else {
+                circuit.answered();
+            }
+        }
         let outcome = match &ended.key {
             CallKey::Jwks(provider) if self.must_discover(*provider) && ended.ours => {
                 match self.learn_location(*provider, answer, now) {
@@ -274,6 +290,7 @@ impl Worker {
                 let _ = self.call(&CallKey::Jwks(provider), None, now);
             }
         }
+        self.calls.release_retries(now);
         let mut released = self.on_wake(now);
         for call in self.calls.overdue(now) {
             released.extend(self.on_answer(call, &Answer::Failed(Failure::TimedOut), now));
@@ -314,6 +331,10 @@ impl Worker {
         match step {
             Step::Forward(edits) => Disposition::Forward(edits),
             Step::Deny(denial) => self.deny(denial),
+            Step::Wait(waiting, key) if !self.may_call(&key, now) => {
+                let step = waiting.resume(&Outcome::Down, &mut self.shared, now);
+                self.settle(stream, step, now)
+            }
             Step::Wait(waiting, key) => {
                 if self.parked.len() >= self.shared.config.limits.max_waiters {
                     return self.deny(waiting.overloaded());
@@ -326,6 +347,24 @@ impl Worker {
                 self.parked.insert(stream, parked);
                 Disposition::Pause
             }
+        }
+    }
+
+    /// Whether a call for `key` is under way or may be made: the circuit of its dependency is closed,
+    /// or this one is the probe.
+    fn may_call(&mut self, key: &CallKey, now: UnixTime) -> bool {
+        self.calls.under_way(key).is_some()
+            || self.circuit(key).is_none_or(|circuit| circuit.admits(now))
+    }
+
+    /// The circuit that a call for `key` goes through. Fetches of keys have their own pace.
+    fn circuit(&mut self, key: &CallKey) -> Option<&mut Circuit> {
+        match key {
+            CallKey::Jwks(_) => None,
+            CallKey::Introspection(question) => {
+                question.provider.pick_mut(&mut self.introspection_circuits)
+            }
+            CallKey::User(_) => Some(&mut self.user_circuit),
         }
     }
 
@@ -364,8 +403,10 @@ impl Worker {
     /// Starts what requests want asked for in the background.
     fn call_wanted(&mut self, now: UnixTime) {
         for key in std::mem::take(&mut self.shared.wanted) {
-            // Where too many calls are under way, the next request that finds it stale tries again.
-            let _ = self.call(&key, None, now);
+            // Where it may not be, the next request that finds the record stale tries again.
+            if self.may_call(&key, now) {
+                let _ = self.call(&key, None, now);
+            }
         }
     }
 

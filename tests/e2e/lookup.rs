@@ -1,8 +1,10 @@
 //! The user lookup: asserted at the users service, which counts how often it is asked.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use harness::idp::seed_claims;
 use harness::server::{Answer, Behavior, Seen, Server};
-use harness::testbed::Testbed;
+use harness::testbed::{Builder, Testbed};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -210,6 +212,7 @@ fn a_known_user_is_served_through_an_outage_as_long_as_the_config_says() {
         send().status == 503
     });
     bed.users.reopen();
+    wait_until("a probe finds that the service is back", || send().status == 200);
     assert_serves(&bed);
     // A service that says something is believed, whatever was known before.
     bed.users.remove("user_2abc");
@@ -242,6 +245,19 @@ fn a_stale_record_is_used_while_a_call_that_nobody_waits_for_asks_anew() {
     bed.no_traps();
 }
 
+/// The gateway with its users service at `service`.
+fn with_users_at(service: &Server) -> Builder {
+    Testbed::gateway().bootstrap(|bootstrap| {
+        for cluster in bootstrap["static_resources"]["clusters"].as_array_mut().unwrap() {
+            if cluster["name"] == "users" {
+                let endpoint = &mut cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
+                endpoint["endpoint"]["address"]["socket_address"]["port_value"] =
+                    json!(service.address().port());
+            }
+        }
+    })
+}
+
 #[test]
 fn a_record_may_come_from_postgrest_or_graphql() {
     let service = Server::start(|seen: &Seen| {
@@ -266,17 +282,7 @@ fn a_record_may_come_from_postgrest_or_graphql() {
         "body": {"query": "query($id: ID!) { user(id: $id) { id role } }", "variables": {"id": "{key}"}},
     });
     for lookup in [postgrest, graphql] {
-        let bed = Testbed::gateway()
-            .bootstrap(|bootstrap| {
-                for cluster in bootstrap["static_resources"]["clusters"].as_array_mut().unwrap() {
-                    if cluster["name"] == "users" {
-                        let endpoint =
-                            &mut cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
-                        endpoint["endpoint"]["address"]["socket_address"]["port_value"] =
-                            json!(service.address().port());
-                    }
-                }
-            })
+        let bed = with_users_at(&service)
             .filter_config(|config| config["user"]["lookup"] = lookup.clone())
             .start();
         let send = |user: &str| {
@@ -290,4 +296,46 @@ fn a_record_may_come_from_postgrest_or_graphql() {
         assert_denied(&send("user_2xyz\", \"id\": \"user_2abc"), 403, "user_unknown");
         bed.no_traps();
     }
+}
+
+#[test]
+fn a_passing_failure_is_not_seen_by_the_client() {
+    let failures = AtomicUsize::new(0);
+    let service = Server::start(move |_: &Seen| {
+        // Every other answer is a failure.
+        if failures.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+            Answer::problem(503, "Service Unavailable")
+        } else {
+            Answer::json(200, &json!({"id": "u-7", "role": "USER"}))
+        }
+    });
+    let bed = with_users_at(&service).filter_config(patient_lookup).start();
+    for user in 0..20 {
+        let token = token_of(&bed, &format!("user_{user}"));
+        assert_eq!(bed.get("/api/comments").bearer(&token).send().status, 200);
+    }
+    assert_eq!(service.requests(), 40);
+    bed.no_traps();
+}
+
+#[test]
+fn a_service_that_is_down_is_left_alone_until_it_is_back() {
+    let bed = Testbed::gateway().users(|users| users.behave(Behavior::Status(503))).start();
+    let send = |user: usize| {
+        bed.get("/api/comments").bearer(&token_of(&bed, &format!("user_{user}"))).send().status
+    };
+    for user in 0..5 {
+        assert_eq!(send(user), 503);
+    }
+    let asked = bed.users.requests();
+    assert_eq!(asked, 10, "each of the five was tried twice");
+    for user in 5..50 {
+        assert_eq!(send(user), 503);
+    }
+    assert!(bed.users.requests() <= asked + 2, "a probe at the most");
+    bed.users.behave(Behavior::Serve);
+    wait_until("it is asked again", || {
+        bed.get("/api/comments").bearer(&user_token(&bed)).send().status == 200
+    });
+    bed.no_traps();
 }

@@ -389,7 +389,7 @@ fn an_answer_that_is_unclear_is_503_and_not_remembered() {
     let mut flow = Flow::with(&introspected());
     let (stream, _) = flow.get("/x", "opaque-1");
     let call = flow.call();
-    let released = flow.fail(call.id, Failure::Broken);
+    let released = flow.fail_for_good(call.id, Failure::Broken);
     assert_eq!(denied(&only(released, stream)), Code::IntrospectionUnavailable);
     // What cannot be a token is not asked about.
     let (_, _, disposition) = flow.send("/x", &[("authorization", b"Bearer \xff\xfe")]);

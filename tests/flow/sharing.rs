@@ -140,7 +140,7 @@ fn a_failed_fetch_is_everybodys_and_is_not_repeated_by_each() {
     let (leader, call) = one_call(&mut flows);
     let token = flows[0].token();
     let waiting: Vec<_> = flows.iter_mut().map(|flow| flow.get("/x", &token).0).collect();
-    let mut released = flows[leader].fail(call.id, Failure::Broken);
+    let mut released = flows[leader].fail_for_good(call.id, Failure::Broken);
     for (number, flow) in flows.iter_mut().enumerate() {
         if number != leader {
             released = flow.worker.on_wake(flow.now);

@@ -192,6 +192,36 @@ impl Flow {
         self.worker.on_answer(id, &Answer::Failed(failure), self.now)
     }
 
+    /// Has a call end with this failure, and once more where it is tried again.
+    pub fn fail_for_good(&mut self, id: CallId, failure: Failure) -> Vec<Released> {
+        let released = self.fail(id, failure);
+        if !released.is_empty() {
+            return released;
+        }
+        self.advance(Duration::from_millis(75));
+        assert!(self.tick().is_empty());
+        match self.worker.next_call() {
+            Some(again) => self.fail(again.id, failure),
+            None => Vec::new(),
+        }
+    }
+
+    /// The same for an answer.
+    pub fn answer_for_good(&mut self, id: CallId, status: u16, body: &[u8]) -> Vec<Released> {
+        let released = self.answer(id, status, body);
+        if !released.is_empty() || !matches!(status, 502..=504) {
+            return released;
+        }
+        self.advance(Duration::from_millis(75));
+        assert!(self.tick().is_empty());
+        while let Some(call) = self.worker.next_call() {
+            if call.id == id {
+                return self.answer(id, status, body);
+            }
+        }
+        panic!("it was not tried again")
+    }
+
     /// Sends a request with this token and answers the lookup, if there is one, with `record`.
     pub fn whole(&mut self, path: &str, token: &str, record: &Value) -> Disposition {
         let (stream, disposition) = self.get(path, token);

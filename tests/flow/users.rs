@@ -138,7 +138,7 @@ fn a_lookup_that_tells_nothing_is_503_and_not_remembered() {
         let token = flow.token();
         let (stream, _) = flow.get("/x", &token);
         let call = flow.call();
-        let released = flow.answer(call.id, status, body);
+        let released = flow.answer_for_good(call.id, status, body);
         assert_eq!(
             denied(&only(released, stream)),
             Code::UserLookupUnavailable,
@@ -157,7 +157,7 @@ fn a_lookup_that_tells_nothing_is_503_and_not_remembered() {
         let token = flow.token();
         let (stream, _) = flow.get("/x", &token);
         let call = flow.call();
-        let released = flow.fail(call.id, failure);
+        let released = flow.fail_for_good(call.id, failure);
         assert_eq!(denied(&only(released, stream)), Code::UserLookupUnavailable);
     }
 }
@@ -301,7 +301,7 @@ fn what_asking_anew_brings_holds_at_once() {
         let (stream, disposition) = flow.get("/x", &token);
         let disposition = if disposition == Disposition::Pause {
             let call = flow.call();
-            only(flow.answer(call.id, 503, b""), stream)
+            only(flow.answer_for_good(call.id, 503, b""), stream)
         } else {
             disposition
         };
@@ -338,14 +338,14 @@ fn a_record_stands_in_for_a_service_that_is_down_and_for_none_that_is_wrong() {
     for (answer, failure, stands_in) in answers {
         let mut flow = expired(json!({"stale_if_error": "15m"}));
         let token = flow.token();
-        for (later, stands_in) in [(899_999, stands_in), (1, false)] {
+        for (later, stands_in) in [(890_000, stands_in), (10_000, false)] {
             flow.advance(Duration::from_millis(later));
             let (stream, disposition) = flow.get("/x", &token);
             assert_eq!(disposition, Disposition::Pause, "it is asked for first");
             let call = flow.call();
             let released = match (answer, failure) {
-                (Some((status, body)), _) => flow.answer(call.id, status, body),
-                (None, failure) => flow.fail(call.id, failure.unwrap()),
+                (Some((status, body)), _) => flow.answer_for_good(call.id, status, body),
+                (None, failure) => flow.fail_for_good(call.id, failure.unwrap()),
             };
             let disposition = only(released, stream);
             if stands_in {
@@ -355,4 +355,100 @@ fn a_record_stands_in_for_a_service_that_is_down_and_for_none_that_is_wrong() {
             }
         }
     }
+}
+
+#[test]
+fn a_passing_failure_is_tried_once_more_within_the_calls_time() {
+    for first in [Some(502), Some(503), Some(504), None] {
+        let mut flow = Flow::ready();
+        let token = flow.token();
+        let (stream, _) = flow.get("/x", &token);
+        let call = flow.call();
+        flow.advance(Duration::from_millis(10));
+        let released = match first {
+            Some(status) => flow.answer(call.id, status, b""),
+            None => flow.fail(call.id, Failure::Broken),
+        };
+        assert!(released.is_empty());
+        flow.no_call();
+        flow.advance(Duration::from_millis(75));
+        flow.tick();
+        let again = flow.call();
+        assert!(again.request.timeout >= Duration::from_millis(215), "{:?}", again.request.timeout);
+        assert!(again.request.timeout <= Duration::from_millis(265), "{:?}", again.request.timeout);
+        let released = flow.answer(again.id, 200, record().to_string().as_bytes());
+        forwarded(only(released, stream));
+    }
+    // Where the time is used up, or the answer will not be another one, it is not.
+    for (status, after) in [(504, 300), (500, 10), (404, 10), (401, 10)] {
+        let mut flow = Flow::ready();
+        let token = flow.token();
+        let (stream, _) = flow.get("/x", &token);
+        let call = flow.call();
+        flow.advance(Duration::from_millis(after));
+        denied(&only(flow.answer(call.id, status, b""), stream));
+    }
+}
+
+#[test]
+fn a_service_that_is_down_is_left_alone_and_probed_by_one_call() {
+    let mut flow = Flow::ready();
+    let user = |flow: &mut Flow, name: &str| {
+        let mut claims = claims();
+        claims["clerkId"] = json!(name);
+        let token = flow.key.token(&claims);
+        flow.get("/x", &token)
+    };
+    for round in 0..5 {
+        let (stream, disposition) = user(&mut flow, &format!("user_{round}"));
+        assert_eq!(disposition, Disposition::Pause);
+        let call = flow.call();
+        let released = flow.fail_for_good(call.id, Failure::Broken);
+        assert_eq!(denied(&only(released, stream)), Code::UserLookupUnavailable);
+    }
+    // It is open: nobody waits for a timeout, and nobody asks.
+    assert_eq!(denied(&user(&mut flow, "user_x").1), Code::UserLookupUnavailable);
+    flow.no_call();
+    flow.advance(Duration::from_secs(1));
+    let (probe, disposition) = user(&mut flow, "user_x");
+    assert_eq!(disposition, Disposition::Pause, "one may try");
+    let (joined, disposition) = user(&mut flow, "user_x");
+    assert_eq!(disposition, Disposition::Pause, "who wants the same may wait with it");
+    assert_eq!(denied(&user(&mut flow, "user_y").1), Code::UserLookupUnavailable);
+    let call = flow.call();
+    let released = flow.answer(call.id, 200, record().to_string().as_bytes());
+    let streams: Vec<_> = released
+        .into_iter()
+        .map(|(stream, d)| {
+            forwarded(d);
+            stream
+        })
+        .collect();
+    assert_eq!(streams, [probe, joined]);
+    assert_eq!(user(&mut flow, "user_y").1, Disposition::Pause, "it is closed again");
+}
+
+#[test]
+fn a_user_whose_record_cannot_be_made_shuts_nobody_else_out() {
+    let mut flow = Flow::ready();
+    let token = flow.token();
+    for _ in 0..100 {
+        let (stream, disposition) = flow.get("/x", &token);
+        assert_eq!(disposition, Disposition::Pause);
+        let call = flow.call();
+        denied(&only(flow.answer(call.id, 500, b""), stream));
+    }
+}
+
+#[test]
+fn a_record_stands_in_while_the_circuit_is_open() {
+    let mut flow = expired(json!({"stale_if_error": "15m"}));
+    let token = flow.token();
+    for _ in 0..5 {
+        let (stream, _) = flow.get("/x", &token);
+        let call = flow.call();
+        forwarded(only(flow.fail_for_good(call.id, Failure::Broken), stream));
+    }
+    forwarded(flow.get("/x", &token).1);
+    flow.no_call();
 }
