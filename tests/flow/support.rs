@@ -195,31 +195,28 @@ impl Flow {
     /// Has a call end with this failure, and once more where it is tried again.
     pub fn fail_for_good(&mut self, id: CallId, failure: Failure) -> Vec<Released> {
         let released = self.fail(id, failure);
-        if !released.is_empty() {
-            return released;
-        }
-        self.advance(Duration::from_millis(75));
-        assert!(self.tick().is_empty());
-        match self.worker.next_call() {
-            Some(again) => self.fail(again.id, failure),
-            None => Vec::new(),
+        if released.is_empty() && self.is_tried_again(id) {
+            self.fail(id, failure)
+        } else {
+            released
         }
     }
 
     /// The same for an answer.
     pub fn answer_for_good(&mut self, id: CallId, status: u16, body: &[u8]) -> Vec<Released> {
         let released = self.answer(id, status, body);
-        if !released.is_empty() || !matches!(status, 502..=504) {
-            return released;
+        if released.is_empty() && self.is_tried_again(id) {
+            self.answer(id, status, body)
+        } else {
+            released
         }
+    }
+
+    /// Lets the time of a retry come; whether this call is then made again.
+    fn is_tried_again(&mut self, id: CallId) -> bool {
         self.advance(Duration::from_millis(75));
         assert!(self.tick().is_empty());
-        while let Some(call) = self.worker.next_call() {
-            if call.id == id {
-                return self.answer(id, status, body);
-            }
-        }
-        panic!("it was not tried again")
+        std::iter::from_fn(|| self.worker.next_call()).any(|call| call.id == id)
     }
 
     /// Sends a request with this token and answers the lookup, if there is one, with `record`.
