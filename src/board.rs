@@ -101,8 +101,11 @@ impl Exchange {
             if note.posted.as_ref().is_some_and(|posted| Some(posted.at) > seen) {
                 return Claim::Answered;
             }
-            if note.holder != self.me && note.until > now.as_millis() {
-                return Claim::Theirs(UnixTime::from_millis(note.until));
+            // A turn that would last longer than one that began now is of another time: the clock
+            // was set back since.
+            let theirs = UnixTime::from_millis(note.until);
+            if note.holder != self.me && now < theirs && theirs <= until {
+                return Claim::Theirs(theirs);
             }
             let mine = Note { holder: self.me, until: until.as_millis(), ..note };
             if self.put(slot, &mine, version) {
@@ -267,6 +270,14 @@ mod tests {
         assert_eq!(two.claim("jwks", None, at(19), at(30)), Claim::Theirs(at(20)));
         assert_eq!(two.claim("jwks", None, at(20), at(30)), Claim::Mine);
         assert_eq!(one.claim("jwks", None, at(21), at(40)), Claim::Theirs(at(30)));
+    }
+
+    #[test]
+    fn a_turn_does_not_outlast_a_clock_that_is_set_back() {
+        let slots = Slots::default();
+        let [one, two] = [1, 2].map(|me| worker(&slots, "a key that is shared", me));
+        assert_eq!(one.claim("jwks", None, at(100_000), at(100_010)), Claim::Mine);
+        assert_eq!(two.claim("jwks", None, at(10), at(20)), Claim::Mine);
     }
 
     #[test]

@@ -381,7 +381,7 @@ impl Worker {
         let request = self.request_for(key)?;
         let mut patience = request.timeout;
         if let CallKey::Jwks(provider) = key {
-            if self.must_discover(*provider) {
+            if self.discovers(*provider) {
                 // Two calls, one after the other.
                 patience = patience.saturating_mul(2).saturating_add(GRACE);
             }

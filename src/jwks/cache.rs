@@ -180,6 +180,12 @@ impl RemoteKeys {
         }
     }
 
+    /// Whether the JWKS is found by discovery.
+    #[must_use]
+    pub fn discovers(&self) -> bool {
+        matches!(self.terms.location, Location::Discovery(_))
+    }
+
     /// Whether the JWKS must be found first.
     #[must_use]
     pub fn must_discover(&self) -> bool {

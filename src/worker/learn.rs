@@ -221,6 +221,13 @@ impl Worker {
         }
     }
 
+    /// Whether a provider's keys are found by discovery.
+    pub(super) fn discovers(&self, provider: ProviderId) -> bool {
+        let keys = self.shared.keys(provider).and_then(|keys| keys.remote());
+        keys.is_some_and(RemoteKeys::discovers)
+    }
+
+    /// Whether they must be found before they can be fetched.
     pub(super) fn must_discover(&self, provider: ProviderId) -> bool {
         let keys = self.shared.keys(provider).and_then(|keys| keys.remote());
         keys.is_some_and(RemoteKeys::must_discover)
