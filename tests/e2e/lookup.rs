@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use harness::idp::seed_claims;
 use harness::server::{Answer, Behavior, Seen, Server};
-use harness::testbed::{Builder, Testbed};
+use harness::testbed::Testbed;
 use serde_json::{Value, json};
 
 use crate::support::{
     LONG, NOBODY, USER, active, assert_context, assert_denied, assert_serves, only_seen,
-    patient_lookup, plugin, token_of, user_token, wait_until,
+    patient_lookup, plugin, token_of, user_token, wait_until, with_cluster_at,
 };
 
 #[test]
@@ -245,19 +245,6 @@ fn a_stale_record_is_used_while_a_call_that_nobody_waits_for_asks_anew() {
     bed.no_traps();
 }
 
-/// The gateway with its users service at `service`.
-fn with_users_at(service: &Server) -> Builder {
-    Testbed::gateway().bootstrap(|bootstrap| {
-        for cluster in bootstrap["static_resources"]["clusters"].as_array_mut().unwrap() {
-            if cluster["name"] == "users" {
-                let endpoint = &mut cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
-                endpoint["endpoint"]["address"]["socket_address"]["port_value"] =
-                    json!(service.address().port());
-            }
-        }
-    })
-}
-
 #[test]
 fn a_record_may_come_from_postgrest_or_graphql() {
     let service = Server::start(|seen: &Seen| {
@@ -282,7 +269,7 @@ fn a_record_may_come_from_postgrest_or_graphql() {
         "body": {"query": "query($id: ID!) { user(id: $id) { id role } }", "variables": {"id": "{key}"}},
     });
     for lookup in [postgrest, graphql] {
-        let bed = with_users_at(&service)
+        let bed = with_cluster_at("users", service.address())
             .filter_config(|config| config["user"]["lookup"] = lookup.clone())
             .start();
         let send = |user: &str| {
@@ -309,7 +296,7 @@ fn a_passing_failure_is_not_seen_by_the_client() {
             Answer::json(200, &json!({"id": "u-7", "role": "USER"}))
         }
     });
-    let bed = with_users_at(&service).filter_config(patient_lookup).start();
+    let bed = with_cluster_at("users", service.address()).filter_config(patient_lookup).start();
     for user in 0..20 {
         let token = token_of(&bed, &format!("user_{user}"));
         assert_eq!(bed.get("/api/comments").bearer(&token).send().status, 200);

@@ -1,30 +1,16 @@
 //! Issuers as they are: a real OpenID provider, opaque tokens, tokens in other places than the header.
 
-use std::net::SocketAddr;
-
 use harness::oidc::Oidc;
 use harness::skip;
-use harness::testbed::{Builder, Testbed};
+use harness::testbed::Testbed;
 use serde_json::{Value, json};
 
 use crate::support::{
     LONG, USER, assert_context, assert_denied, assert_serves, only_seen, user_token,
+    with_cluster_at,
 };
 
 const API: &str = "https://api.example";
-
-/// The gateway with the cluster `clerk` led to `issuer`.
-fn with_issuer(issuer: SocketAddr) -> Builder {
-    Testbed::gateway().bootstrap(|bootstrap| {
-        for cluster in bootstrap["static_resources"]["clusters"].as_array_mut().unwrap() {
-            if cluster["name"] == "clerk" {
-                let socket = json!({"address": issuer.ip().to_string(), "port_value": issuer.port()});
-                cluster["load_assignment"]["endpoints"] =
-                    json!([{"lb_endpoints": [{"endpoint": {"address": {"socket_address": socket}}}]}]);
-            }
-        }
-    })
-}
 
 fn provider(changes: &Value) -> impl FnMut(&mut Value) {
     move |config| {
@@ -43,7 +29,7 @@ fn a_real_openid_provider_is_found_by_discovery_and_its_tokens_accepted() {
         "issuer": oidc.issuer(), "audiences": [API], "token_type": "at+jwt",
         "discovery": {"uri": oidc.discovery_uri(), "cluster": "clerk", "unknown_kid_cooldown": "100ms"},
     });
-    let bed = with_issuer(oidc.address()).filter_config(provider(&discovery)).start();
+    let bed = with_cluster_at("clerk", oidc.address()).filter_config(provider(&discovery)).start();
     let send = |token: &str| bed.get("/api/comments").bearer(token).send();
     // The authorization code flow, by a user.
     let token = oidc.user_token("user_2abc", API, "");
@@ -74,7 +60,7 @@ fn a_real_opaque_token_is_introspected_until_it_is_revoked() {
             "client_secret": "${env:CLIENT_SECRET}", "cache_ttl": "500ms",
         },
     });
-    let bed = with_issuer(oidc.address())
+    let bed = with_cluster_at("clerk", oidc.address())
         .env("CLIENT_SECRET", oidc.client_secret())
         .bootstrap(|bootstrap| {
             crate::support::plugin(bootstrap)["vm_config"]["environment_variables"] =

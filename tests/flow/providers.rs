@@ -10,7 +10,7 @@ use meshgate::worker::Disposition;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Flow, Key, START, claims, config, denied, forwarded, jwks, only, record, removed, set,
+    Flow, Key, START, claims, config, denied, forwarded, jwks, only, record, removed, served, set,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -316,14 +316,7 @@ fn an_opaque_token_is_as_good_as_its_issuer_says() {
     assert!(flow.answer(call.id, 200, active.to_string().as_bytes()).is_empty());
     let call = flow.call();
     let released = flow.answer(call.id, 200, record().to_string().as_bytes());
-    let streams: Vec<_> = released
-        .into_iter()
-        .map(|(stream, d)| {
-            forwarded(d);
-            stream
-        })
-        .collect();
-    assert_eq!(streams, [first, second]);
+    assert_eq!(served(released), [first, second]);
     // The word holds for its time, and not longer.
     flow.advance(29 * SECOND);
     forwarded(flow.get("/x", "opaque-1").1);

@@ -263,3 +263,15 @@ pub fn set(name: &str, value: &str) -> Edit {
 pub fn removed(name: &str) -> Edit {
     Edit::Remove(name.to_owned())
 }
+
+/// The streams that were released, each of them to go on.
+#[track_caller]
+pub fn served(released: Vec<Released>) -> Vec<StreamId> {
+    released
+        .into_iter()
+        .map(|(stream, disposition)| {
+            forwarded(disposition);
+            stream
+        })
+        .collect()
+}

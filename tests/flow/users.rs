@@ -7,7 +7,7 @@ use meshgate::denial::Code;
 use meshgate::worker::Disposition;
 use serde_json::json;
 
-use crate::support::{Flow, claims, config, denied, forwarded, only, record, set};
+use crate::support::{Flow, claims, config, denied, forwarded, only, record, served, set};
 
 #[test]
 fn the_lookup_names_the_user_by_the_first_key_claim_there_is() {
@@ -417,14 +417,7 @@ fn a_service_that_is_down_is_left_alone_and_probed_by_one_call() {
     assert_eq!(denied(&user(&mut flow, "user_y").1), Code::UserLookupUnavailable);
     let call = flow.call();
     let released = flow.answer(call.id, 200, record().to_string().as_bytes());
-    let streams: Vec<_> = released
-        .into_iter()
-        .map(|(stream, d)| {
-            forwarded(d);
-            stream
-        })
-        .collect();
-    assert_eq!(streams, [probe, joined]);
+    assert_eq!(served(released), [probe, joined]);
     assert_eq!(user(&mut flow, "user_y").1, Disposition::Pause, "it is closed again");
 }
 
