@@ -271,6 +271,8 @@ pub struct Context {
     pub forward_token: bool,
     /// Every name that a client cannot send past this filter.
     pub managed: ManagedHeaders,
+    /// The same for trailers, in which tokens have no place either.
+    pub not_in_trailers: ManagedHeaders,
 }
 
 /// One context header.

@@ -48,6 +48,8 @@ pub enum Code {
     IntrospectionUnavailable,
     /// The users service cannot be asked, or makes no sense.
     UserLookupUnavailable,
+    /// The path can be read in too many ways.
+    PathRefused,
     /// Too many requests wait already.
     Overloaded,
     /// Envoy did not carry out what was decided. It never should; if it does not, nothing passes.
@@ -56,7 +58,7 @@ pub enum Code {
 
 impl Code {
     /// Every code there is.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::TokenMissing,
         Self::TokenMalformed,
         Self::AlgorithmNotAllowed,
@@ -77,6 +79,7 @@ impl Code {
         Self::KeysUnavailable,
         Self::IntrospectionUnavailable,
         Self::UserLookupUnavailable,
+        Self::PathRefused,
         Self::Overloaded,
         Self::InternalError,
     ];
@@ -105,6 +108,7 @@ impl Code {
             Self::KeysUnavailable => Row("keys_unavailable", 503, TryLater, "the issuer's keys cannot be fetched at present"),
             Self::IntrospectionUnavailable => Row("introspection_unavailable", 503, TryLater, "the issuer cannot be asked about the token at present"),
             Self::UserLookupUnavailable => Row("user_lookup_unavailable", 503, TryLater, "the user cannot be looked up at present"),
+            Self::PathRefused => Row("path_refused", 400, None, "the path can be read in too many ways"),
             Self::Overloaded => Row("overloaded", 503, TryLater, "too many requests are waiting"),
             Self::InternalError => Row("internal_error", 500, None, "the request could not be processed"),
         }
@@ -178,7 +182,7 @@ impl Denial {
     }
 
     /// The answer: problem details (RFC 9457), or for gRPC a status of 16 (unauthenticated),
-    /// 7 (permission denied), 14 (unavailable) or 13 (internal) with a message.
+    /// 7 (permission denied), 14 (unavailable), 3 (invalid argument) or 13 (internal) with a message.
     #[must_use]
     pub fn reply(&self) -> Reply {
         let Row(code, status, challenge, explanation) = self.code.row();
@@ -204,6 +208,7 @@ impl Denial {
             return Reply {
                 status: 200,
                 grpc_status: Some(match status {
+                    400 => 3,
                     401 => 16,
                     403 => 7,
                     500 => 13,
@@ -215,6 +220,7 @@ impl Denial {
         }
         headers.push(("content-type", "application/problem+json".to_owned()));
         let title = match status {
+            400 => "Bad Request",
             401 => "Unauthorized",
             403 => "Forbidden",
             500 => "Internal Server Error",
@@ -291,6 +297,7 @@ mod tests {
                 403 => assert!(header(&reply, "retry-after").is_none()),
                 503 => assert!(header(&reply, "retry-after").is_some()),
                 500 => assert_eq!(code, Code::InternalError),
+                400 => assert_eq!(code, Code::PathRefused),
                 other => panic!("{} has status {other}", code.name()),
             }
             assert!(challenge.unwrap_or_default().chars().filter(|c| *c == '"').count() % 2 == 0);

@@ -50,6 +50,12 @@ impl ManagedHeaders {
         Self(configured.map(HeaderName::as_str).chain(Self::ALWAYS).map(canonical).collect())
     }
 
+    /// These names and those of `more`: what may not stand in a trailer, which no check ever sees.
+    #[must_use]
+    pub fn and<'a>(&self, more: impl Iterator<Item = &'a str>) -> Self {
+        Self(self.0.iter().cloned().chain(more.map(canonical)).collect())
+    }
+
     /// Whether a client may not send `name`.
     #[must_use]
     pub fn covers(&self, name: &str) -> bool {
@@ -68,7 +74,8 @@ impl ManagedHeaders {
 
 /// The name as the least careful reader sees it: CGI and its heirs turn `-` into `_`, PHP does so
 /// with every other sign too.
-fn canonical(name: &str) -> String {
+#[must_use]
+pub fn canonical(name: &str) -> String {
     name.chars()
         .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
         .collect()

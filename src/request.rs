@@ -18,7 +18,7 @@ use crate::jwks::cache::Keys;
 use crate::rules::{Demand, Lacking, Level};
 use crate::time::UnixTime;
 use crate::token::cache::Remembered;
-use crate::token::extract;
+use crate::token::extract::{self, Removals};
 use crate::token::introspection::{OpaqueToken, Question};
 use crate::token::{ProviderId, TokenError, UnverifiedToken, VerifiedToken};
 use crate::user::cache::Cached;
@@ -78,7 +78,7 @@ pub struct Permit(());
 struct Facts {
     demand: Demand,
     /// What takes every token off the request.
-    token_removals: Vec<Edit>,
+    removals: Removals,
     request_id: String,
     /// Whether the upstream is to be told the id: the client sent none, or a bad one.
     new_request_id: bool,
@@ -88,14 +88,16 @@ struct Facts {
 /// Takes a request up whose client-sent context is gone.
 pub fn begin(head: &Stripped, shared: &mut Shared, now: UnixTime) -> Step {
     let facts = Facts::of(head, shared);
-    if facts.demand.level == Level::Anonymous {
-        return without_user(facts, shared);
+    match facts.demand.level {
+        Level::Anonymous => return without_user(facts, shared),
+        Level::Nobody => return facts.refuse(Code::PathRefused),
+        Level::Optional | Level::User => {}
     }
     let config = Rc::clone(&shared.config);
     let text = match (extract::find(head, &config.providers), facts.demand.level) {
         (Ok(Some(text)), _) => text,
         (Ok(None), Level::Optional | Level::Anonymous) => return without_user(facts, shared),
-        (Ok(None), Level::User) => return facts.refuse(Code::TokenMissing),
+        (Ok(None), Level::User | Level::Nobody) => return facts.refuse(Code::TokenMissing),
         (Err(error), _) => return facts.refuse_token(error),
     };
     let own_place = |id: ProviderId| {
@@ -344,20 +346,21 @@ impl Facts {
             head.value(":path").unwrap_or_default(),
             config.context.forward_token,
         );
-        let token_removals = extract::removals(head, &config.providers);
+        let removals = Removals::of(head, &config.providers);
         let sent = head.value("x-request-id").and_then(request_id);
         let new_request_id = sent.is_none();
         let request_id = sent.unwrap_or_else(|| shared.new_request_id());
         let grpc = head.value("content-type").is_some_and(|kind| {
             kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
         });
-        Self { demand, token_removals, request_id, new_request_id, grpc }
+        Self { demand, removals, request_id, new_request_id, grpc }
     }
 
     fn forward(self, permit: &Permit, context: &UserContext, keep_token: bool) -> Step {
         let mut edits = context_edits(permit, context);
+        edits.extend(self.removals.alike);
         if !keep_token {
-            edits.extend(self.token_removals);
+            edits.extend(self.removals.read);
         }
         if self.new_request_id {
             edits.push(Edit::Set("x-request-id".to_owned(), self.request_id.into_bytes()));

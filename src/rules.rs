@@ -95,6 +95,8 @@ pub enum Level {
     Optional,
     /// See [`Requirement::User`].
     User,
+    /// Nothing suffices: the path can be read in too many ways to be held to a rule.
+    Nobody,
 }
 
 impl Rules {
@@ -108,7 +110,11 @@ impl Rules {
     #[must_use]
     pub fn demand(&self, method: &[u8], target: &[u8], forward_token: bool) -> Demand {
         let mut demand = Demand { level: Level::Anonymous, forward_token: true, rules: Vec::new() };
-        for reading in readings(target) {
+        let Some(readings) = readings(target) else {
+            demand.level = Level::Nobody;
+            return demand;
+        };
+        for reading in readings {
             let rule = self.first_match(method, &reading);
             let level = match rule.map(|(_, rule)| &rule.requirement) {
                 Some(Requirement::Anonymous) => Level::Anonymous,
@@ -158,29 +164,56 @@ impl Rules {
     }
 }
 
-/// Every way in which the path of `target` may be read.
-fn readings(target: &[u8]) -> BTreeSet<String> {
+/// Most readings of one path, and the longest path whose readings are looked for: what is beyond that
+/// was made to be misread, and costs more than it is worth.
+const MAX_READINGS: usize = 64;
+/// See [`MAX_READINGS`]; in bytes.
+const MAX_ODD_PATH: usize = 8_192;
+
+/// Every way in which the path of `target` may be read. `None` where there are too many.
+///
+/// Routers, servers and frameworks undo escapes, cut parameters and queries off, and resolve dots and
+/// slashes, each in an order of its own and some of them twice. So whatever any of these steps makes of
+/// any reading is a reading too, until there is nothing new.
+fn readings(target: &[u8]) -> Option<BTreeSet<String>> {
     let path = target.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
     let as_sent = String::from_utf8_lossy(path).into_owned();
     if is_plain(path) {
-        return BTreeSet::from([as_sent]);
+        return Some(BTreeSet::from([as_sent]));
     }
-    // Escapes are decoded up to twice: a router and an upstream may each do it once.
-    let once = percent_decoded(path);
-    let twice = percent_decoded(&once);
-    let mut readings = BTreeSet::from([as_sent]);
-    for text in [path, &once, &twice] {
-        let text = String::from_utf8_lossy(text);
-        let slashed = text.replace('\\', "/");
-        for text in [text.as_ref(), &slashed] {
-            for text in [text.to_owned(), without_parameters(text)] {
-                readings.insert(resolved(&text, false));
-                readings.insert(resolved(&text, true));
-                readings.insert(text);
+    if path.len() > MAX_ODD_PATH {
+        return None;
+    }
+    // With each reading goes how often it was decoded: a router and an upstream may each do it once.
+    let mut found = BTreeSet::from([(as_sent.clone(), 0)]);
+    let mut open = vec![(as_sent, 0)];
+    while let Some((text, decoded)) = open.pop() {
+        let mut steps = vec![
+            (text.replace('\\', "/"), decoded),
+            (without_parameters(&text), decoded),
+            (until_query(&text).to_owned(), decoded),
+            (resolved(&text, false), decoded),
+            (resolved(&text, true), decoded),
+        ];
+        if decoded < 2 {
+            let once = percent_decoded(text.as_bytes());
+            steps.push((String::from_utf8_lossy(&once).into_owned(), decoded + 1));
+        }
+        for step in steps {
+            if found.insert(step.clone()) {
+                open.push(step);
             }
         }
+        if found.len() > MAX_READINGS {
+            return None;
+        }
     }
-    readings
+    Some(found.into_iter().map(|(text, _)| text).collect())
+}
+
+/// The path without what a decoded `?` or `#` makes a query or fragment.
+fn until_query(path: &str) -> &str {
+    path.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// Whether everyone reads this path the same way.
@@ -310,6 +343,14 @@ mod tests {
             "/admin/../public",
             "/admin%2f..%2fpublic",
             "/admin%2fx",
+            "/admin%3fx",
+            "/admin%23x",
+            "/%61dmin;%2fx",
+            "/x%2fy/../%61dmin",
+            "/public/%2e%2e;%2fpublic/admin",
+            "/public/%252e%252e%252fadmin",
+            "/public/.%2e/admin",
+            "/public\\..\\admin",
         ] {
             let demand = rules.demand(b"GET", target.as_bytes(), false);
             assert_eq!(demand.level, Level::User, "{target}");
@@ -334,10 +375,25 @@ mod tests {
     }
 
     #[test]
+    fn a_path_with_too_many_readings_is_nobodys() {
+        let rules = rules();
+        for target in
+            ["/%61".repeat(5_000), "/a;b%2f..%5c".repeat(200), "/public/%252e;a%3f".repeat(40)]
+        {
+            let demand = rules.demand(b"GET", target.as_bytes(), false);
+            assert!(demand.level >= Level::User, "{}", target.len());
+        }
+        let long = "/%61".repeat(5_000);
+        assert_eq!(rules.demand(b"GET", long.as_bytes(), false).level, Level::Nobody);
+        let plain = "/public/".to_owned() + &"a".repeat(50_000);
+        assert_eq!(rules.demand(b"GET", plain.as_bytes(), false).level, Level::Anonymous);
+    }
+
+    #[test]
     fn paths_of_any_bytes_have_readings() {
         for target in [&b"\xff\xfe"[..], b"%", b"%f", b"%zz", b"/%00", b"\\", b"/..", b"../.."] {
-            assert!(!readings(target).is_empty());
+            assert!(!readings(target).unwrap().is_empty());
         }
-        assert!(readings(b"/a/..").contains("/"));
+        assert!(readings(b"/a/..").unwrap().contains("/"));
     }
 }

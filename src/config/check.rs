@@ -18,7 +18,7 @@ use super::{
     raw,
 };
 use crate::board::MIN_KEY_BYTES;
-use crate::headers::ManagedHeaders;
+use crate::headers::{ManagedHeaders, canonical};
 use crate::jwks::{JwksError, KeySet, Origin};
 use crate::rules::{PathMatch, Requirement, Rule, Rules};
 use crate::signature::Preference;
@@ -31,7 +31,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
     let mode = check_mode(mode, &at.field("mode"));
     let providers = check_providers(providers, &at.field("providers"), env);
     let user = check_user(user, &at.field("user"), env);
-    let context = check_context(context, &at.field("context"));
+    let context = check_context(context, providers.as_deref(), &at.field("context"));
     let rules = check_rules(rules, &at.field("rules"));
     let crypto = check_crypto(crypto.as_deref(), &at.field("crypto"));
     let sharing = match sharing {
@@ -165,6 +165,14 @@ fn check_provider(
         None => Some(Algorithm::asymmetric()),
     };
     let keys = check_keys(remote_jwks, local_jwks, discovery, at);
+    let only_symmetric = algorithms
+        .as_ref()
+        .is_some_and(|all| all.iter().all(|algorithm| matches!(algorithm, Algorithm::Hs(_))));
+    if only_symmetric && matches!(keys, Some(Some(KeySource::Remote(_)))) {
+        at.field("algorithms").problem::<()>(
+            "HMAC keys are taken from `local_jwks` only, so no token could be verified",
+        );
+    }
     let introspection = match introspection {
         Some(raw) => check_introspection(raw, &at.field("introspection"), env).map(Some),
         None => Some(None),
@@ -503,7 +511,11 @@ fn check_active(raw: raw::Active, at: &At<'_>) -> Option<Active> {
     Some(Active { field: field?, equals: equals? })
 }
 
-fn check_context(raw: Option<raw::Context>, at: &At<'_>) -> Option<Context> {
+fn check_context(
+    raw: Option<raw::Context>,
+    providers: Option<&[Provider]>,
+    at: &At<'_>,
+) -> Option<Context> {
     let raw::Context { headers, forward_token } = raw.unwrap_or_default();
 
     let at_headers = at.field("headers");
@@ -512,7 +524,20 @@ fn check_context(raw: Option<raw::Context>, at: &At<'_>) -> Option<Context> {
         None => default_context(&at_headers)?,
     };
     let managed = ManagedHeaders::new(headers.iter().map(|header| &header.name));
-    Some(Context { headers, forward_token: forward_token.unwrap_or(false), managed })
+    let places = || providers.into_iter().flatten().flat_map(|provider| &provider.places.headers);
+    for place in places().filter(|place| managed.covers(place.name.as_str())) {
+        at_headers.problem::<()>(format!(
+            "`{}` is stripped from every request, so no provider can read tokens from it",
+            place.name.as_str()
+        ));
+    }
+    let tokens = places().map(|place| place.name.as_str()).chain(["authorization", "cookie"]);
+    Some(Context {
+        headers,
+        forward_token: forward_token.unwrap_or(false),
+        not_in_trailers: managed.and(tokens),
+        managed,
+    })
 }
 
 fn check_context_headers(
@@ -528,6 +553,12 @@ fn check_context_headers(
         let at = at.field(&name);
         let raw::ContextHeader { user, claim, required, join } = header;
         let name = context_header_name(&name, &at);
+        let twin = |name: &HeaderName| {
+            headers.iter().any(|other| canonical(other.name.as_str()) == canonical(name.as_str()))
+        };
+        if name.as_ref().is_some_and(twin) {
+            at.problem::<()>("another header here has the same name, but for case or `_`");
+        }
         let source = match (user, claim) {
             (Some(user), None) => at.field("user").parsed(Some(user)).map(ValueSource::User),
             (None, Some(claim)) => at.field("claim").parsed(Some(claim)).map(ValueSource::Claim),

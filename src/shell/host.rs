@@ -66,6 +66,7 @@ pub fn deny(denial: &Denial) {
     let sent = match reply.grpc_status {
         Some(16) => grpc(GrpcStatusCode::Unauthenticated, &reply.body, &reply.headers),
         Some(7) => grpc(GrpcStatusCode::PermissionDenied, &reply.body, &reply.headers),
+        Some(3) => grpc(GrpcStatusCode::InvalidArgument, &reply.body, &reply.headers),
         Some(13) => grpc(GrpcStatusCode::Internal, &reply.body, &reply.headers),
         Some(_) => grpc(GrpcStatusCode::Unavailable, &reply.body, &reply.headers),
         None => {

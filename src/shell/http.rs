@@ -69,7 +69,7 @@ impl HttpContext for Http {
         if let Some(shared) = &self.shared {
             let config = shared.worker.borrow().config();
             let trailers = host::fields(MapType::HttpRequestTrailers);
-            let removals: Vec<_> = config.context.managed.removals(&trailers).collect();
+            let removals: Vec<_> = config.context.not_in_trailers.removals(&trailers).collect();
             if !host::apply(MapType::HttpRequestTrailers, &removals) {
                 return host::carry_out(Disposition::Deny(Denial::internal()));
             }

@@ -4,20 +4,22 @@ use std::borrow::Cow;
 
 use super::TokenError;
 use crate::config::{FromHeader, Places, Provider};
-use crate::headers::{Edit, Field, Stripped};
+use crate::headers::{Edit, Field, Stripped, canonical};
 
-/// Looks into every place in which any provider's tokens stand.
+/// Looks into every place in which any provider's tokens stand. An empty place holds none.
 ///
 /// # Errors
-/// [`TokenError::Ambiguous`] where two places hold different tokens: the upstream could read the
-/// one that was not verified.
+/// [`TokenError::Ambiguous`] where there are different tokens, or other credentials beside one in the
+/// same header: the upstream could read what was not verified.
 pub fn find<'a>(
     head: &'a Stripped,
     providers: &'a [Provider],
 ) -> Result<Option<Cow<'a, [u8]>>, TokenError> {
     let mut found: Option<Cow<'a, [u8]>> = None;
     for token in providers.iter().flat_map(|provider| tokens(head, &provider.places)) {
+        let token = token?;
         match &found {
+            _ if token.is_empty() => {}
             Some(other) if *other != token => return Err(TokenError::Ambiguous),
             Some(_) => {}
             None => found = Some(token),
@@ -29,76 +31,132 @@ pub fn find<'a>(
 /// Whether `token` stands in one of these places: a provider's token counts only in its own.
 #[must_use]
 pub fn stands_in(head: &Stripped, places: &Places, token: &[u8]) -> bool {
-    tokens(head, places).any(|found| found == token)
+    tokens(head, places).any(|found| found.is_ok_and(|found| found == token))
 }
 
-fn tokens<'a>(head: &'a Stripped, places: &'a Places) -> impl Iterator<Item = Cow<'a, [u8]>> + 'a {
-    let headers =
-        head.fields().filter_map(|field| in_header(field, &places.headers).map(Cow::Borrowed));
+fn tokens<'a>(
+    head: &'a Stripped,
+    places: &'a Places,
+) -> impl Iterator<Item = Result<Cow<'a, [u8]>, TokenError>> + 'a {
+    let headers = head
+        .fields()
+        .filter_map(|field| in_header(field, &places.headers))
+        .map(|token| token.map(Cow::Borrowed));
     let cookies = (!places.cookies.is_empty())
         .then(|| cookie_pairs(head))
         .into_iter()
         .flatten()
         .filter(|pair| is_named(pair, &places.cookies))
-        .map(|pair| Cow::Borrowed(value_of(pair)));
+        .map(|pair| Ok(Cow::Borrowed(value_of(pair))));
     let params = (!places.params.is_empty())
         .then(|| query_pairs(head))
         .into_iter()
         .flatten()
         .filter(|pair| is_named(&decoded(name_of(pair)), &places.params))
-        .map(|pair| decoded(value_of(pair)));
+        .map(|pair| Ok(decoded(value_of(pair))));
     headers.chain(cookies).chain(params)
 }
 
-/// The edits that take every token off the request, good or bad, wherever it stands.
-#[must_use]
-pub fn removals(head: &Stripped, providers: &[Provider]) -> Vec<Edit> {
-    let mut edits = Vec::new();
-    for field in head.fields() {
-        let in_headers = |provider: &Provider| in_header(field, &provider.places.headers).is_some();
-        if providers.iter().any(in_headers) {
-            edits.push(Edit::Remove(field.name.clone()));
+/// How tokens are taken off a request, good or bad, wherever they stand.
+#[derive(Debug, Default)]
+pub struct Removals {
+    /// Those that were looked at, and stay where the token is forwarded.
+    pub read: Vec<Edit>,
+    /// Those in headers whose names are only like the configured ones. Nobody here reads them; what
+    /// does not tell `-` from `_` would.
+    pub alike: Vec<Edit>,
+}
+
+impl Removals {
+    /// What takes every token off `head`.
+    #[must_use]
+    pub fn of(head: &Stripped, providers: &[Provider]) -> Self {
+        let mut removals = Self::default();
+        for field in head.fields() {
+            let places = || providers.iter().flat_map(|provider| &provider.places.headers);
+            if places().any(|place| place.name.as_str() == field.name && holds_token(field, place))
+            {
+                removals.read.push(Edit::Remove(field.name.clone()));
+            } else if places().any(|place| {
+                canonical(place.name.as_str()) == canonical(&field.name)
+                    && holds_token(field, place)
+            }) {
+                removals.alike.push(Edit::Remove(field.name.clone()));
+            }
         }
+        removals.read.extend(cookie_removal(head, providers));
+        removals.read.extend(param_removal(head, providers));
+        removals
     }
-    let named_cookie =
+}
+
+fn cookie_removal(head: &Stripped, providers: &[Provider]) -> Option<Edit> {
+    let named =
         |pair: &&[u8]| providers.iter().any(|provider| is_named(pair, &provider.places.cookies));
-    if cookie_pairs(head).any(|pair| named_cookie(&pair)) {
-        let rest: Vec<&[u8]> = cookie_pairs(head).filter(|pair| !named_cookie(pair)).collect();
-        edits.push(if rest.is_empty() {
-            Edit::Remove("cookie".to_owned())
-        } else {
-            Edit::Set("cookie".to_owned(), rest.join(&b"; "[..]))
-        });
+    if !cookie_pairs(head).any(|pair| named(&pair)) {
+        return None;
     }
-    let named_param = |pair: &&[u8]| {
+    let rest: Vec<&[u8]> = cookie_pairs(head).filter(|pair| !named(pair)).collect();
+    Some(if rest.is_empty() {
+        Edit::Remove("cookie".to_owned())
+    } else {
+        Edit::Set("cookie".to_owned(), rest.join(&b"; "[..]))
+    })
+}
+
+fn param_removal(head: &Stripped, providers: &[Provider]) -> Option<Edit> {
+    let named = |pair: &&[u8]| {
         let name = decoded(name_of(pair));
         providers.iter().any(|provider| is_named(&name, &provider.places.params))
     };
-    if query_pairs(head).any(|pair| named_param(&pair)) {
-        let rest: Vec<&[u8]> = query_pairs(head).filter(|pair| !named_param(pair)).collect();
-        let mut target = path_and_query(head).0.to_vec();
-        if !rest.is_empty() {
-            target.push(b'?');
-            target.extend(rest.join(&b'&'));
-        }
-        edits.push(Edit::Set(":path".to_owned(), target));
+    if !query_pairs(head).any(|pair| named(&pair)) {
+        return None;
     }
-    edits
+    let rest: Vec<&[u8]> = query_pairs(head).filter(|pair| !named(pair)).collect();
+    let mut target = path_and_query(head).0.to_vec();
+    if !rest.is_empty() {
+        target.push(b'?');
+        target.extend(rest.join(&b'&'));
+    }
+    Some(Edit::Set(":path".to_owned(), target))
 }
 
-fn in_header<'a>(field: &'a Field, places: &[FromHeader]) -> Option<&'a [u8]> {
-    places
+fn holds_token(field: &Field, place: &FromHeader) -> bool {
+    credentials(&field.value, place).any(|part| after_prefix(part, place).is_some())
+}
+
+/// The token of a header that is one of these places. Envoy joins headers of one name by commas, so a
+/// value may hold several credentials; a token beside anything else is ambiguous.
+fn in_header<'a>(field: &'a Field, places: &[FromHeader]) -> Option<Result<&'a [u8], TokenError>> {
+    let place = places
         .iter()
-        .filter(|place| place.name.as_str() == field.name)
-        .find_map(|place| after_prefix(&field.value, place))
+        .find(|place| place.name.as_str() == field.name && holds_token(field, place))?;
+    let mut found = None;
+    for part in credentials(&field.value, place) {
+        match (after_prefix(part, place), found) {
+            (Some(token), None) => found = Some(token),
+            (Some(token), Some(other)) if token == other => {}
+            (_, _) => return Some(Err(TokenError::Ambiguous)),
+        }
+    }
+    found.map(Ok)
 }
 
-/// What follows the prefix. The scheme's case is of no matter, and neither is how many spaces stand
-/// behind it (RFC 9110 sections 11.1 and 11.4).
+/// The credentials of a header's value: its parts between commas, where a prefix tells them apart.
+fn credentials<'a>(value: &'a [u8], place: &FromHeader) -> impl Iterator<Item = &'a [u8]> {
+    let single = place.value_prefix.is_empty();
+    value.split(move |byte| *byte == b',' && !single).map(<[u8]>::trim_ascii)
+}
+
+/// What follows the prefix. The scheme's case is of no matter, and neither is how much white space
+/// stands behind it, as long as there is some (RFC 9110 sections 11.1 and 11.4; tabs are taken for
+/// spaces, since many readers do so).
 fn after_prefix<'a>(value: &'a [u8], place: &FromHeader) -> Option<&'a [u8]> {
     let prefix = place.value_prefix.as_bytes();
-    let (start, token) = value.split_at_checked(prefix.len())?;
-    start.eq_ignore_ascii_case(prefix).then(|| token.trim_ascii())
+    let scheme = prefix.trim_ascii_end();
+    let (start, rest) = value.split_at_checked(scheme.len())?;
+    let apart = scheme.len() == prefix.len() || rest.first().is_none_or(u8::is_ascii_whitespace);
+    (apart && start.eq_ignore_ascii_case(scheme)).then(|| rest.trim_ascii())
 }
 
 /// The `name=value` pairs of all cookies (RFC 6265 section 4.2.1).

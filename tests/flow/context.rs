@@ -151,3 +151,40 @@ fn a_request_id_is_kept_where_it_is_harmless() {
         assert_eq!(replaced, !kept, "{sent:?}");
     }
 }
+
+#[test]
+fn no_token_goes_on_that_was_not_verified_however_it_is_written() {
+    let mut config = config();
+    config["providers"]["clerk"]["from_headers"] =
+        json!([{"name": "authorization", "value_prefix": "Bearer "}, {"name": "x-access-token"}]);
+    config["context"] = json!({"forward_token": true});
+    let good = Flow::new().token();
+    for (name, value) in [
+        ("authorization", "Bearer\tevil.evil.evil"),
+        ("authorization", "bearer   evil.evil.evil"),
+        ("authorization", "Basic eDp5,Bearer evil.evil.evil"),
+        ("authorization", "Bearer"),
+        ("x_access_token", "evil.evil.evil"),
+        ("x.access.token", "evil.evil.evil"),
+    ] {
+        // Where nobody asks for a token, it is taken off; where one is read, it is refused.
+        let mut flow = Flow::with(&config).with_keys();
+        let (_, _, disposition) = flow.send("/healthz", &[(name, value.as_bytes())]);
+        assert!(forwarded(disposition).contains(&removed(name)), "{name}: {value}");
+        let mut flow = Flow::with(&config).with_keys();
+        let headers = [(name, value.as_bytes()), ("x-access-token", good.as_bytes())];
+        let (stream, _, disposition) = flow.send("/x", &headers);
+        match disposition {
+            Disposition::Deny(denial) => assert_eq!(denial.code, Code::TokenAmbiguous),
+            // It is only like a token's place: the good one goes on without it.
+            _ => {
+                let call = flow.call();
+                let released = flow.answer(call.id, 200, record().to_string().as_bytes());
+                let edits = forwarded(crate::support::only(released, stream));
+                let kept = !edits.contains(&removed("x-access-token"));
+                assert!(kept, "{name}: {value}");
+                assert!(edits.contains(&removed(name)) || value == "Bearer", "{name}: {value}");
+            }
+        }
+    }
+}

@@ -133,7 +133,6 @@ fn text_that_is_no_token_is_malformed() {
     let signed = |header: &str, payload: &str| flow.key.sign(header.as_bytes(), payload.as_bytes());
     let duplicate = r#"{"iss":"youtube-clone-auth","iss":"youtube-clone-auth"}"#;
     for token in [
-        String::new(),
         "x".to_owned(),
         "..".to_owned(),
         head.to_owned(),
@@ -142,7 +141,6 @@ fn text_that_is_no_token_is_malformed() {
         format!("{good}="),
         format!("{head}.{signature}*"),
         format!(" {head} .{signature}"),
-        format!("{good}, Bearer {good}"),
         signed("[]", &payload),
         signed("{}", &payload),
         signed(r#"{"alg":1}"#, &payload),
@@ -219,6 +217,18 @@ fn a_request_has_one_token_or_none() {
             vec![("authorization", bearer(&one)), ("authorization", bearer(&other))],
             Some(Code::TokenAmbiguous),
         ),
+        // Envoy joins headers of one name by commas.
+        (vec![("authorization", [bearer(&one), bearer(&one)].join(&b','))], None),
+        (
+            vec![("authorization", [bearer(&one), bearer(&other)].join(&b','))],
+            Some(Code::TokenAmbiguous),
+        ),
+        (
+            vec![("authorization", [b"Basic eDp5".to_vec(), bearer(&one)].join(&b','))],
+            Some(Code::TokenAmbiguous),
+        ),
+        (vec![("authorization", format!("Bearer\t{one}").into_bytes())], None),
+        (vec![("authorization", format!("Bearer{one}").into_bytes())], Some(Code::TokenMissing)),
         (vec![("authorization", b"Basic dXNlcjpwdw==".to_vec())], Some(Code::TokenMissing)),
         (vec![("authorization", b"Bearer".to_vec())], Some(Code::TokenMissing)),
         (vec![("authorization", b"Bearer \xff\xfe".to_vec())], Some(Code::TokenMalformed)),
