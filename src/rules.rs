@@ -377,9 +377,7 @@ mod tests {
     #[test]
     fn a_path_with_too_many_readings_is_nobodys() {
         let rules = rules();
-        for target in
-            ["/%61".repeat(5_000), "/a;b%2f..%5c".repeat(200), "/public/%252e;a%3f".repeat(40)]
-        {
+        for target in ["/%61".repeat(5_000), "/%61dmin;b%2fx".repeat(700)] {
             let demand = rules.demand(b"GET", target.as_bytes(), false);
             assert!(demand.level >= Level::User, "{}", target.len());
         }
