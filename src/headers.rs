@@ -4,13 +4,14 @@
 //! survive on any path.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use crate::config::names::HeaderName;
 use crate::context::UserContext;
 use crate::request::Permit;
 
 /// One field of a request, as the host has it. The value may be any bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Field {
     /// Its name in lower case.
     pub name: String,
@@ -18,13 +19,30 @@ pub struct Field {
     pub value: Vec<u8>,
 }
 
+/// Without the value, which may be a token.
+impl fmt::Debug for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ({} bytes)", self.name, self.value.len())
+    }
+}
+
 /// A change to the request that goes upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Make this the one value of the header.
     Set(String, Vec<u8>),
     /// Take every value of the header away.
     Remove(String),
+}
+
+/// Without the value: what is left of a cookie, say.
+impl fmt::Debug for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Set(name, value) => write!(f, "Set({name}, {} bytes)", value.len()),
+            Self::Remove(name) => write!(f, "Remove({name})"),
+        }
+    }
 }
 
 /// The names that only meshgate may set.

@@ -18,12 +18,18 @@ use crate::token::algorithm::Algorithm;
 pub const MAX_TRIES: usize = 8;
 
 /// The keys of one issuer.
-#[derive(Debug)]
 pub struct KeySet {
     keys: Vec<Key>,
     /// How many JWKs of the document were left out: of another kind or use, or broken.
     pub skipped: usize,
     document: Box<[u8]>,
+}
+
+/// Without the document: one of the config's may hold HMAC keys.
+impl fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeySet({} keys, {} skipped)", self.keys.len(), self.skipped)
+    }
 }
 
 /// Two sets are the same where their documents are.

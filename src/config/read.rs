@@ -125,7 +125,7 @@ fn shape(mut value: Value, report: &Report) -> raw::Config {
                 }
                 unknown.told()
             }
-            None => message.replace("struct ", "an object of "),
+            None => without_value(&message).replace("struct ", "an object of "),
         };
         report.add(path_of(&place), told);
         if !take_out(&mut value, &place) {
@@ -133,6 +133,17 @@ fn shape(mut value: Value, report: &Report) -> raw::Config {
         }
     }
     raw::Config::default()
+}
+
+/// serde's message without the value it quotes: what stands in the wrong place may be a secret.
+fn without_value(message: &str) -> String {
+    match message.rsplit_once(", expected ") {
+        Some((found, expected)) if message.starts_with("invalid ") => {
+            let kind = found.split(['"', '`']).next().unwrap_or_default().trim_end();
+            format!("{kind}, expected {expected}")
+        }
+        Some(_) | None => message.to_owned(),
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

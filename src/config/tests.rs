@@ -53,7 +53,7 @@ fn numbers_of_a_protobuf_struct_are_doubles() {
     assert_eq!(config.limits.max_waiters, 10);
     assert_eq!(
         problems(&with("/limits", json!({"max_waiters": 10.5}))),
-        ["limits.max_waiters: invalid type: floating point `10.5`, expected usize"]
+        ["limits.max_waiters: invalid type: floating point, expected usize"]
     );
 }
 
@@ -84,10 +84,10 @@ fn every_problem_is_reported_at_once_and_says_what_to_do() {
         problems(&config),
         [
             "colour: unknown field, there are `mode`, `providers`, `user`, `context`, `rules`, `crypto`, `sharing`, `limits`",
-            "providers.clerk.algorithms[2]: invalid type: integer `7`, expected a string",
+            "providers.clerk.algorithms[2]: invalid type: integer, expected a string",
             "providers.clerk.audience: unknown field, did you mean `audiences`?",
-            "rules[2]: invalid type: integer `5`, expected an object of Rule",
-            "user.lookup.cache.ttl: invalid type: integer `300`, expected a string",
+            "rules[2]: invalid type: integer, expected an object of Rule",
+            "user.lookup.cache.ttl: invalid type: integer, expected a string",
             "mode: `gatway` is not a mode, write `gateway`",
             "providers.clerk.issuer: is empty",
             "providers.clerk.algorithms[1]: `none` is not an algorithm, there are `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `ES512`, `ES256K`, `EdDSA`, `Ed25519`, `HS256`, `HS384`, `HS512`, `ML-DSA-44`, `ML-DSA-65`, `ML-DSA-87`",
@@ -197,6 +197,15 @@ fn a_secret_never_shows_in_an_error_or_in_debug_output() {
         error.0[0].to_string(),
         "user.lookup.headers.x-key: its value is not a legal header value"
     );
+    for (place, value) in [
+        ("/sharing", json!("hush, expected x")),
+        ("/sharing", json!({"key": ["hush\", expected x"]})),
+        ("/user/lookup/headers", json!("hush")),
+        ("/user/lookup/headers", json!({"x-key": {"hush": 1}})),
+    ] {
+        let told = problems(&with(place, value));
+        assert!(!told.is_empty() && !told.concat().contains("hush"), "{told:?}");
+    }
     let config = Config::parse(text.as_bytes(), &|_| Some("hush".to_owned())).unwrap();
     assert!(!format!("{config:?}").contains("hush"));
 }
