@@ -109,6 +109,12 @@ impl KeySet {
         self.keys.is_empty()
     }
 
+    /// Whether there is a key of exactly this name.
+    #[must_use]
+    pub fn names(&self, kid: Option<&str>) -> bool {
+        kid.is_some_and(|kid| self.keys.iter().any(|key| key.kid.as_deref() == Some(kid)))
+    }
+
     /// The keys that a token with this header may be signed with. Where the token names a key, a
     /// key with another name is none of them.
     pub fn candidates<'a>(

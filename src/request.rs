@@ -119,7 +119,13 @@ pub fn begin(head: &Stripped, shared: &mut Shared, now: UnixTime) -> Step {
         Ok(token) if has_keys(&config, token.provider) => {
             AwaitKeys { facts, token }.first_try(shared, now)
         }
-        Ok(token) => ask_issuer(facts, token.provider, token.text()),
+        Ok(token) => {
+            let provider = token.provider.pick(&config.providers);
+            match provider.map(|provider| token.check_type(provider)) {
+                Some(Err(error)) => facts.refuse_token(error),
+                Some(Ok(())) | None => ask_issuer(facts, token.provider, token.text()),
+            }
+        }
         Err(error @ TokenError::Malformed(_)) if text.len() <= config.limits.max_token_bytes => {
             // Not a JWT: the word of the issuer whose tokens are opaque counts, if there is one.
             let mut all = ProviderId::all(config.providers.len());
@@ -192,7 +198,7 @@ impl AwaitKeys {
         };
         match keys.usable(now) {
             Keys::Ready(set, _)
-                if self.token.check_key_known(&set).is_err() && keys.may_refetch(now) =>
+                if keys.may_refetch(now) && self.token.wants_other_keys(&set, &shared.crypto) =>
             {
                 Step::Wait(Waiting::Keys(self), CallKey::Jwks(provider))
             }

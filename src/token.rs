@@ -78,21 +78,25 @@ impl UnverifiedToken {
             .and_then(|iss| providers.iter().enumerate().find(|(_, p)| p.issuer == iss))
             .ok_or(TokenError::IssuerUnknown)?;
         // RFC 8725 section 3.1: the algorithm comes from what the provider allows, not the token.
-        if !provider.algorithms.contains(&jws.algorithm) {
+        // Where there are no keys, the issuer itself is asked, and the token's form is its affair.
+        if provider.trust.keys.is_some() && !provider.algorithms.contains(&jws.algorithm) {
             return Err(TokenError::AlgorithmNotAllowed);
         }
         Ok(Self { provider: ProviderId(index), jws })
     }
 
-    /// Whether `keys` hold one that this token could be signed with.
-    ///
-    /// # Errors
-    /// [`TokenError::KeyUnknown`] where they do not.
-    pub fn check_key_known(&self, keys: &KeySet) -> Result<(), TokenError> {
-        keys.candidates(self.jws.algorithm, self.jws.kid.as_deref())
-            .next()
-            .map(|_| ())
-            .ok_or(TokenError::KeyUnknown)
+    /// Whether another set of keys could tell more of this token than `keys`: they have none of the
+    /// name that it gives, and none without a name signed it.
+    #[must_use]
+    pub fn wants_other_keys(&self, keys: &KeySet, crypto: &Crypto) -> bool {
+        !keys.names(self.jws.kid.as_deref()) && !self.is_signed_by(keys, crypto)
+    }
+
+    fn is_signed_by(&self, keys: &KeySet, crypto: &Crypto) -> bool {
+        let jws = &self.jws;
+        keys.candidates(jws.algorithm, jws.kid.as_deref()).any(|key| {
+            crypto.verify(key.public_key(), jws.algorithm, jws.signing_input(), &jws.signature)
+        })
     }
 
     /// The token's text.
@@ -103,7 +107,10 @@ impl UnverifiedToken {
 
     /// RFC 8725 section 3.11: a token of another kind is not taken for this one. RFC 7515 section
     /// 4.1.9: `application/` before it means nothing, and neither does case.
-    fn check_type(&self, provider: &Provider) -> Result<(), TokenError> {
+    ///
+    /// # Errors
+    /// [`TokenError::Malformed`] where it is.
+    pub fn check_type(&self, provider: &Provider) -> Result<(), TokenError> {
         let Some(wanted) = &provider.token_type else {
             return Ok(());
         };
@@ -129,14 +136,12 @@ impl UnverifiedToken {
         now: UnixTime,
     ) -> Result<VerifiedToken, TokenError> {
         self.check_type(provider)?;
-        self.check_key_known(keys)?;
-        keys.candidates(self.jws.algorithm, self.jws.kid.as_deref())
-            .any(|key| {
-                let Self { jws, .. } = &self;
-                crypto.verify(key.public_key(), jws.algorithm, jws.signing_input(), &jws.signature)
-            })
-            .then_some(())
-            .ok_or(TokenError::SignatureInvalid)?;
+        if keys.candidates(self.jws.algorithm, self.jws.kid.as_deref()).next().is_none() {
+            return Err(TokenError::KeyUnknown);
+        }
+        if !self.is_signed_by(keys, crypto) {
+            return Err(TokenError::SignatureInvalid);
+        }
         self.jws.claims.check(provider, now)?;
         Ok(VerifiedToken { claims: Rc::new(self.jws.claims), provider: self.provider })
     }

@@ -71,7 +71,7 @@ impl Shared {
         now: UnixTime,
     ) -> Option<Result<VerifiedToken, TokenError>> {
         let (token, has_expiry) = match self.tokens.get(text, now)? {
-            Remembered::Inactive { .. } => return Some(Err(TokenError::Inactive)),
+            Remembered::Refused { error, .. } => return Some(Err(error)),
             Remembered::Active { token, .. } => (token, false),
             Remembered::Signed { token, generation } => {
                 // The set that its key was in is gone, and the key perhaps with it.

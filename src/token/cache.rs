@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::VerifiedToken;
+use super::{TokenError, VerifiedToken};
 use crate::bounded::BoundedMap;
 use crate::time::UnixTime;
 
@@ -29,8 +29,10 @@ pub enum Remembered {
         /// How long the issuer's word is used.
         until: UnixTime,
     },
-    /// The issuer said that it is not.
-    Inactive {
+    /// The issuer said that it is not, or something of it that does not fit.
+    Refused {
+        /// Why it is refused.
+        error: TokenError,
         /// How long the issuer's word is used.
         until: UnixTime,
     },
@@ -46,7 +48,9 @@ impl TokenCache {
     /// What is remembered of `token`, as far as time alone can tell.
     pub fn get(&mut self, token: &[u8], now: UnixTime) -> Option<Remembered> {
         match self.0.get(token)? {
-            Remembered::Active { until, .. } | Remembered::Inactive { until } if *until <= now => {
+            Remembered::Active { until, .. } | Remembered::Refused { until, .. }
+                if *until <= now =>
+            {
                 None
             }
             remembered => Some(remembered.clone()),

@@ -116,6 +116,7 @@ impl Claims {
         }
         self.check_audience(provider)?;
         self.check_authorized_party(provider)?;
+        self.check_lifetime(provider, now)?;
         self.check_values(provider)?;
         self.check_time(provider, false, now)
     }

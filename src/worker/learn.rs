@@ -109,17 +109,13 @@ impl Worker {
         };
         let ttl = provider.trust.introspection.as_ref().map_or(Duration::ZERO, |i| i.cache_ttl);
         let until = now.after(ttl);
-        let (result, remembered) = match introspection::read_answer(answer) {
-            Ok(Said::Inactive) => (Err(TokenError::Inactive), Some(Remembered::Inactive { until })),
+        let (result, until) = match introspection::read_answer(answer) {
+            Ok(Said::Inactive) => (Err(TokenError::Inactive), until),
             Ok(Said::Active(claims)) => {
-                let until = claims.expiry().map_or(until, |expiry| expiry.min(until));
-                match VerifiedToken::introspected(question.provider, provider, claims, now) {
-                    Ok(token) => {
-                        let active = Remembered::Active { token: token.clone(), until };
-                        (Ok(token), Some(active))
-                    }
-                    Err(error) => (Err(error), None),
-                }
+                let ends = claims.expiry().map_or(until, |expiry| expiry.min(until));
+                let token = VerifiedToken::introspected(question.provider, provider, claims, now);
+                let until = if token.is_ok() { ends } else { until };
+                (token, until)
             }
             Err(introspection::Unclear) => {
                 let fault = match answer {
@@ -133,9 +129,11 @@ impl Worker {
                 return Outcome::Down;
             }
         };
-        if let Some(remembered) = remembered {
-            self.shared.tokens.remember(Rc::clone(&question.token.0), remembered);
-        }
+        let remembered = match &result {
+            Ok(token) => Remembered::Active { token: token.clone(), until },
+            Err(error) => Remembered::Refused { error: *error, until },
+        };
+        self.shared.tokens.remember(Rc::clone(&question.token.0), remembered);
         Outcome::Introspected(result)
     }
 

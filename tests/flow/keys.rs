@@ -219,3 +219,39 @@ fn a_key_fetch_that_never_ends_is_given_up_and_its_late_answer_ignored() {
     let late = flow.answer(call.id, 200, &jwks(&[&flow.key]));
     assert!(late.is_empty());
 }
+
+#[test]
+fn a_key_without_a_name_does_not_hide_a_new_one() {
+    let unnamed = |name: &'static str| {
+        let mut jwk = Key::new(name).jwk();
+        jwk.as_object_mut().unwrap().remove("kid");
+        json!({"keys": [jwk]}).to_string().into_bytes()
+    };
+    let nameless = |name: &'static str| {
+        Key::new(name).sign(br#"{"alg":"ES256"}"#, claims().to_string().as_bytes())
+    };
+    for token in [Key::new("k2").token(&claims()), nameless("k2")] {
+        let mut flow = Flow::new();
+        flow.tick();
+        let call = flow.call();
+        flow.answer(call.id, 200, &unnamed("k1"));
+        // What the key at hand signed causes no fetch, with or without a name.
+        flow.advance(10 * SECOND);
+        for good in [Key::new("k1").token(&claims()), nameless("k1")] {
+            let (stream, disposition) = flow.get("/x", &good);
+            assert_eq!(disposition, Disposition::Pause);
+            assert_eq!(flow.call().request.cluster, "users");
+            flow.worker.on_gone(stream);
+            flow.advance(SECOND);
+            flow.tick();
+        }
+        let (stream, disposition) = flow.get("/x", &token);
+        assert_eq!(disposition, Disposition::Pause);
+        let call = flow.call();
+        assert_eq!(call.request.cluster, "clerk");
+        flow.answer(call.id, 200, &unnamed("k2"));
+        assert!(flow.worker.is_waiting(stream), "verified, it waits for its user");
+        let (_, disposition) = flow.get("/x", &nameless("k3"));
+        assert_eq!(denied(&disposition), Code::SignatureInvalid, "not again in the cooldown");
+    }
+}

@@ -362,6 +362,43 @@ fn an_active_token_must_be_for_us_and_in_time() {
 }
 
 #[test]
+fn the_terms_of_a_provider_hold_for_introspected_tokens_too() {
+    for (terms, answer, code) in [
+        (json!({"max_lifetime": "1h"}), json!({"exp": START + 86_400}), Code::TokenMalformed),
+        (json!({"max_lifetime": "1h"}), json!({}), Code::TokenMalformed),
+        (json!({"required_claims": {"org": []}}), json!({}), Code::ClaimMismatch),
+    ] {
+        let mut config = introspected();
+        let provider = config["providers"]["clerk"].as_object_mut().unwrap();
+        provider.extend(terms.as_object().unwrap().clone());
+        let mut flow = Flow::with(&config);
+        let (stream, _) = flow.get("/x", "opaque-1");
+        let call = flow.call();
+        let mut active = json!({"active": true, "sub": "x", "aud": "youtube-clone-api"});
+        active.as_object_mut().unwrap().extend(answer.as_object().unwrap().clone());
+        let released = flow.answer(call.id, 200, active.to_string().as_bytes());
+        assert_eq!(denied(&only(released, stream)), code, "{terms}");
+        // The answer is remembered as it was: bad.
+        assert_eq!(denied(&flow.get("/x", "opaque-1").1), code);
+        flow.no_call();
+    }
+}
+
+#[test]
+fn a_jwt_of_a_provider_without_keys_is_introspected_whatever_signed_it() {
+    let mut config = introspected();
+    let jwt =
+        Key::new("k1").sign(br#"{"alg":"HS256","typ":"JWT"}"#, claims().to_string().as_bytes());
+    let mut flow = Flow::with(&config);
+    assert_eq!(flow.get("/x", &jwt).1, Disposition::Pause);
+    assert_eq!(flow.call().request.cluster, "idp");
+    config["providers"]["clerk"]["token_type"] = json!("at+jwt");
+    let mut flow = Flow::with(&config);
+    assert_eq!(denied(&flow.get("/x", &jwt).1), Code::TokenMalformed);
+    flow.no_call();
+}
+
+#[test]
 fn an_answer_that_is_unclear_is_503_and_not_remembered() {
     for (status, body) in [
         (500, &b"{\"active\": true}"[..]),
