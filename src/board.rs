@@ -43,8 +43,17 @@ pub struct Posted {
     pub at: UnixTime,
     /// How long its sender lets it be kept.
     pub max_age: Option<Duration>,
-    /// The answer; `None` where asking failed.
-    pub body: Option<Vec<u8>>,
+    /// The answer.
+    pub body: Vec<u8>,
+}
+
+/// What another worker has posted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// An answer.
+    Answer(Posted),
+    /// That it asked at this time, and in vain.
+    Failure(UnixTime),
 }
 
 /// Whose turn it is to ask.
@@ -68,6 +77,8 @@ const TAG_BYTES: usize = 32;
 struct Note {
     holder: u64,
     until: u64,
+    /// When asking last failed; zero where it has not since the last answer.
+    failed: u64,
     posted: Option<Posted>,
 }
 
@@ -118,22 +129,35 @@ impl Exchange {
 
     /// Posts an answer and gives the turn back.
     pub fn post(&self, slot: &str, posted: &Posted) {
+        self.give_back(slot, |_| Note { posted: Some(posted.clone()), ..Note::default() });
+    }
+
+    /// Posts that asking failed at `at`, and gives the turn back. The last answer stays.
+    pub fn post_failure(&self, slot: &str, at: UnixTime) {
+        let failed = at.as_millis();
+        self.give_back(slot, |note| Note { failed, posted: note.posted, ..Note::default() });
+    }
+
+    fn give_back(&self, slot: &str, done: impl Fn(Note) -> Note) {
         for _ in 0..8 {
             let (note, version) = self.note(slot);
-            if note.posted.as_ref().is_some_and(|other| other.at > posted.at) {
-                return;
-            }
-            let done = Note { holder: 0, until: 0, posted: Some(posted.clone()) };
-            if self.put(slot, &done, version) {
+            if self.put(slot, &done(note), version) {
                 return;
             }
         }
     }
 
-    /// The last answer, if it is newer than `seen`.
+    /// What was posted after `seen`: the answer first, then that asking has failed since.
     #[must_use]
-    pub fn news(&self, slot: &str, seen: Option<UnixTime>) -> Option<Posted> {
-        self.note(slot).0.posted.filter(|posted| Some(posted.at) > seen)
+    pub fn news(&self, slot: &str, seen: Option<UnixTime>) -> Option<News> {
+        let note = self.note(slot).0;
+        let failed = UnixTime::from_millis(note.failed);
+        match note.posted {
+            Some(posted) if Some(posted.at) > seen => Some(News::Answer(posted)),
+            Some(_) | None => {
+                (note.failed != 0 && Some(failed) > seen).then_some(News::Failure(failed))
+            }
+        }
     }
 
     /// What stands in the slot; an empty note where it is nothing of ours.
@@ -156,11 +180,11 @@ impl Exchange {
         let mut bytes = vec![VERSION];
         bytes.extend(note.holder.to_le_bytes());
         bytes.extend(note.until.to_le_bytes());
+        bytes.extend(note.failed.to_le_bytes());
         if let Some(posted) = &note.posted {
             bytes.extend(posted.at.as_millis().to_le_bytes());
             bytes.extend(posted.max_age.map_or(u64::MAX, millis).to_le_bytes());
-            bytes.push(u8::from(posted.body.is_some()));
-            bytes.extend(posted.body.iter().flatten());
+            bytes.extend(&posted.body);
         }
         let tag = self.tag(slot, &bytes);
         bytes.extend(tag);
@@ -175,6 +199,7 @@ impl Exchange {
         let (version, rest) = content.split_first()?;
         let (holder, rest) = number(rest)?;
         let (until, rest) = number(rest)?;
+        let (failed, rest) = number(rest)?;
         if *version != VERSION {
             return None;
         }
@@ -182,16 +207,15 @@ impl Exchange {
             [] => None,
             rest => {
                 let (at, rest) = number(rest)?;
-                let (max_age, rest) = number(rest)?;
-                let (has_body, body) = rest.split_first()?;
+                let (max_age, body) = number(rest)?;
                 Some(Posted {
                     at: UnixTime::from_millis(at),
                     max_age: (max_age != u64::MAX).then(|| Duration::from_millis(max_age)),
-                    body: (*has_body == 1).then(|| body.to_vec()),
+                    body: body.to_vec(),
                 })
             }
         };
-        Some(Note { holder, until, posted })
+        Some(Note { holder, until, failed, posted })
     }
 
     /// The MAC of a slot's content. It covers the slot's name, so no note can be moved.
@@ -243,7 +267,7 @@ mod tests {
     }
 
     fn posted(millis: u64) -> Posted {
-        Posted { at: at(millis), max_age: None, body: Some(b"keys".to_vec()) }
+        Posted { at: at(millis), max_age: None, body: b"keys".to_vec() }
     }
 
     #[test]
@@ -254,12 +278,12 @@ mod tests {
         assert_eq!(two.claim("jwks", None, at(11), at(21)), Claim::Theirs(at(20)));
         assert_eq!(two.news("jwks", None), None);
         one.post("jwks", &posted(15));
-        assert_eq!(two.news("jwks", None), Some(posted(15)));
+        assert_eq!(two.news("jwks", None), Some(News::Answer(posted(15))));
         assert_eq!(two.news("jwks", Some(at(15))), None);
         assert_eq!(two.claim("jwks", None, at(16), at(26)), Claim::Answered);
         assert_eq!(two.claim("jwks", Some(at(15)), at(16), at(26)), Claim::Mine);
         // The answer stays there while the next one is asked for.
-        assert_eq!(one.news("jwks", None), Some(posted(15)));
+        assert_eq!(one.news("jwks", None), Some(News::Answer(posted(15))));
     }
 
     #[test]
@@ -281,12 +305,18 @@ mod tests {
     }
 
     #[test]
-    fn an_older_answer_does_not_replace_a_newer_one() {
+    fn a_failure_is_told_and_takes_no_answer_away() {
         let slots = Slots::default();
-        let one = worker(&slots, "a key that is shared", 1);
+        let [one, two] = [1, 2].map(|me| worker(&slots, "a key that is shared", me));
+        one.post_failure("jwks", at(5));
+        assert_eq!(two.news("jwks", None), Some(News::Failure(at(5))));
         one.post("jwks", &posted(15));
-        one.post("jwks", &Posted { at: at(14), max_age: None, body: None });
-        assert_eq!(one.news("jwks", None), Some(posted(15)));
+        assert_eq!(one.claim("jwks", Some(at(15)), at(16), at(26)), Claim::Mine);
+        one.post_failure("jwks", at(20));
+        assert_eq!(two.news("jwks", None), Some(News::Answer(posted(15))));
+        assert_eq!(two.news("jwks", Some(at(15))), Some(News::Failure(at(20))));
+        assert_eq!(two.news("jwks", Some(at(20))), None);
+        assert_eq!(two.claim("jwks", Some(at(20)), at(21), at(31)), Claim::Mine);
     }
 
     #[test]

@@ -246,10 +246,10 @@ impl Worker {
     pub fn on_wake(&mut self, now: UnixTime) -> Vec<Released> {
         let mut released = Vec::new();
         for provider in ProviderId::all(self.shared.keys.len()) {
-            let Some(posted) = self.news(provider) else {
+            let Some(news) = self.news(provider) else {
                 continue;
             };
-            let outcome = self.take_over(provider, &posted, now);
+            let outcome = self.take_over(provider, &news, now);
             // Whoever waits here for these keys, be it for this worker's own call, waits no more. What
             // that call brings comes too late.
             let waiters = self

@@ -250,7 +250,9 @@ pub fn join_roster(queue: u32) {
 pub fn wake_roster(own: Option<u32>) {
     for queue in roster().0 {
         if Some(queue) != own {
-            // The queue of a VM that is gone is not found, and nothing is lost.
+            // The queue of a VM that is gone stays, and nobody empties it: so one item is the most it
+            // ever gets from here. A living one is woken by the new item all the same.
+            take_wake(queue);
             let _ = hostcalls::enqueue_shared_queue(queue, None);
         }
     }

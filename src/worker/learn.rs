@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Worker;
-use crate::board::{Claim, Posted};
+use crate::board::{Claim, News, Posted};
 use crate::callout::Answer;
 use crate::config::UserSource;
 use crate::jwks::cache::RemoteKeys;
@@ -188,19 +188,20 @@ impl Worker {
         let Some(exchange) = &self.exchange else {
             return;
         };
-        let (max_age, body) = match (answer, outcome) {
+        let slot = self.slot(provider);
+        match (answer, outcome) {
             (Answer::Response { max_age, body, .. }, Outcome::KeysArrived) => {
-                (*max_age, Some(body.clone()))
+                let posted = Posted { at: now, max_age: *max_age, body: body.clone() };
+                exchange.post(&slot, &posted);
             }
-            (_, _) => (None, None),
-        };
-        exchange.post(&self.slot(provider), &Posted { at: now, max_age, body });
+            (_, _) => exchange.post_failure(&slot, now),
+        }
         self.set_seen(provider, now);
         self.wake_others = true;
     }
 
     /// What another worker posted of a provider's keys since.
-    pub(super) fn news(&self, provider: ProviderId) -> Option<Posted> {
+    pub(super) fn news(&self, provider: ProviderId) -> Option<News> {
         self.shared.keys(provider)?.remote()?;
         self.exchange.as_ref()?.news(&self.slot(provider), self.seen_of(provider))
     }
@@ -209,13 +210,18 @@ impl Worker {
     pub(super) fn take_over(
         &mut self,
         provider: ProviderId,
-        posted: &Posted,
+        news: &News,
         now: UnixTime,
     ) -> Outcome {
-        self.set_seen(provider, posted.at);
-        match &posted.body {
-            Some(body) => self.take_keys(provider, body, posted.max_age, posted.at, now),
-            None => self.keys_failed(provider, "another worker could not fetch them", now),
+        match news {
+            News::Answer(posted) => {
+                self.set_seen(provider, posted.at);
+                self.take_keys(provider, &posted.body, posted.max_age, posted.at, now)
+            }
+            News::Failure(at) => {
+                self.set_seen(provider, *at);
+                self.keys_failed(provider, "another worker could not fetch them", now)
+            }
         }
     }
 

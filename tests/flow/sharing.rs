@@ -180,3 +180,26 @@ fn without_sharing_or_with_garbage_in_the_slots_each_fetches_for_itself() {
         assert_eq!(denied(&flow.get("/x", &evil).1), Code::KeyUnknown);
     }
 }
+
+#[test]
+fn a_failed_fetch_takes_no_keys_from_a_worker_that_starts_later() {
+    let data = SharedData::default();
+    let mut flows = workers(2, &data);
+    let (leader, call) = one_call(&mut flows);
+    let keys = jwks(&[&Key::new("k1")]);
+    flows[leader].answer(call.id, 200, &keys);
+    for flow in &mut flows {
+        let _ = flow.worker.on_wake(flow.now);
+        flow.advance(540 * SECOND);
+    }
+    let (leader, call) = one_call(&mut flows);
+    flows[leader].fail_for_good(call.id, Failure::TooLong);
+    let now = flows[leader].now;
+    let mut late = workers(3, &data).remove(2);
+    late.now = now;
+    assert!(late.tick().is_empty());
+    let token = late.token();
+    let _ = late.worker.on_wake(late.now);
+    assert_eq!(late.get("/x", &token).1, Disposition::Pause, "verified, it waits for its user");
+    assert_eq!(late.worker.next_call().unwrap().request.cluster, "users");
+}
