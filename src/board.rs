@@ -127,24 +127,49 @@ impl Exchange {
         Claim::Mine
     }
 
-    /// Posts an answer and gives the turn back.
-    pub fn post(&self, slot: &str, posted: &Posted) {
-        self.give_back(slot, |_| Note { posted: Some(posted.clone()), ..Note::default() });
+    /// Posts an answer that came at `now`, and gives the turn back. Says the time it stands under: later
+    /// than all that stood there, so that it is news to everybody though the clock was set back.
+    #[must_use]
+    pub fn post(
+        &self,
+        slot: &str,
+        max_age: Option<Duration>,
+        body: &[u8],
+        now: UnixTime,
+    ) -> UnixTime {
+        self.give_back(slot, now, |at, _| Note {
+            posted: Some(Posted { at, max_age, body: body.to_vec() }),
+            ..Note::default()
+        })
     }
 
-    /// Posts that asking failed at `at`, and gives the turn back. The last answer stays.
-    pub fn post_failure(&self, slot: &str, at: UnixTime) {
-        let failed = at.as_millis();
-        self.give_back(slot, |note| Note { failed, posted: note.posted, ..Note::default() });
+    /// Posts that asking failed, likewise. The last answer stays.
+    #[must_use]
+    pub fn post_failure(&self, slot: &str, now: UnixTime) -> UnixTime {
+        self.give_back(slot, now, |at, note| Note {
+            failed: at.as_millis(),
+            posted: note.posted,
+            ..Note::default()
+        })
     }
 
-    fn give_back(&self, slot: &str, done: impl Fn(Note) -> Note) {
+    fn give_back(
+        &self,
+        slot: &str,
+        now: UnixTime,
+        done: impl Fn(UnixTime, Note) -> Note,
+    ) -> UnixTime {
+        let mut at = now;
         for _ in 0..8 {
             let (note, version) = self.note(slot);
-            if self.put(slot, &done(note), version) {
-                return;
+            let last = note.posted.as_ref().map_or(0, |posted| posted.at.as_millis());
+            let last = last.max(note.failed);
+            at = now.max(UnixTime::from_millis(last.saturating_add(1)));
+            if self.put(slot, &done(at, note), version) {
+                break;
             }
         }
+        at
     }
 
     /// What was posted after `seen`: the answer first, then that asking has failed since.
@@ -277,7 +302,7 @@ mod tests {
         assert_eq!(one.claim("jwks", None, at(10), at(20)), Claim::Mine);
         assert_eq!(two.claim("jwks", None, at(11), at(21)), Claim::Theirs(at(20)));
         assert_eq!(two.news("jwks", None), None);
-        one.post("jwks", &posted(15));
+        assert_eq!(one.post("jwks", None, b"keys", at(15)), at(15));
         assert_eq!(two.news("jwks", None), Some(News::Answer(posted(15))));
         assert_eq!(two.news("jwks", Some(at(15))), None);
         assert_eq!(two.claim("jwks", None, at(16), at(26)), Claim::Answered);
@@ -305,14 +330,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_posted_by_a_clock_set_back_is_news_all_the_same() {
+        let slots = Slots::default();
+        let [one, two] = [1, 2].map(|me| worker(&slots, "a key that is shared", me));
+        let _ = one.post("jwks", None, b"keys", at(100));
+        assert_eq!(one.post("jwks", None, b"keys", at(15)), at(101));
+        assert_eq!(two.news("jwks", Some(at(100))), Some(News::Answer(posted(101))));
+        assert_eq!(one.post_failure("jwks", at(16)), at(102));
+    }
+
+    #[test]
     fn a_failure_is_told_and_takes_no_answer_away() {
         let slots = Slots::default();
         let [one, two] = [1, 2].map(|me| worker(&slots, "a key that is shared", me));
-        one.post_failure("jwks", at(5));
+        assert_eq!(one.post_failure("jwks", at(5)), at(5));
         assert_eq!(two.news("jwks", None), Some(News::Failure(at(5))));
-        one.post("jwks", &posted(15));
+        assert_eq!(one.post("jwks", None, b"keys", at(15)), at(15));
         assert_eq!(one.claim("jwks", Some(at(15)), at(16), at(26)), Claim::Mine);
-        one.post_failure("jwks", at(20));
+        assert_eq!(one.post_failure("jwks", at(20)), at(20));
         assert_eq!(two.news("jwks", None), Some(News::Answer(posted(15))));
         assert_eq!(two.news("jwks", Some(at(15))), Some(News::Failure(at(20))));
         assert_eq!(two.news("jwks", Some(at(20))), None);
@@ -324,7 +359,7 @@ mod tests {
         let slots = Slots::default();
         let one = worker(&slots, "a key that is shared", 1);
         let stranger = worker(&slots, "a key of its own....", 2);
-        one.post("jwks", &posted(15));
+        assert_eq!(one.post("jwks", None, b"keys", at(15)), at(15));
         let name = one.name("jwks");
         let (good, version) = slots.read(&name).unwrap();
         for place in 0..good.len() {

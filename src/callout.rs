@@ -273,7 +273,7 @@ impl Calls {
             call.waiters.extend(waiter);
             return Ok(());
         }
-        if self.under_way.len() >= self.limit {
+        if self.is_full_for(key) {
             return Err(Overloaded);
         }
         let request = request();
@@ -304,7 +304,7 @@ impl Calls {
         waiter: Option<StreamId>,
         ends: UnixTime,
     ) -> Result<(), Overloaded> {
-        if self.under_way.len() >= self.limit {
+        if self.is_full_for(key) {
             return Err(Overloaded);
         }
         self.last_id = self.last_id.wrapping_add(1);
@@ -314,6 +314,31 @@ impl Calls {
             .insert(key.clone(), UnderWay { id, ours: false, again: None, ends, waiters });
         self.keys.insert(id, key.clone());
         Ok(())
+    }
+
+    /// Whether there is no room for a call for `key`. Fetches of keys always have room: there are no
+    /// more than providers. Anybody can cause introspection, which may take half of it.
+    fn is_full_for(&self, key: &CallKey) -> bool {
+        let introspects = |key: &CallKey| matches!(key, CallKey::Introspection(_));
+        match key {
+            CallKey::Jwks(_) => false,
+            CallKey::User(_) => self.under_way.len() >= self.limit,
+            CallKey::Introspection(_) => {
+                self.under_way.len() >= self.limit
+                    || self.under_way.keys().filter(|key| introspects(key)).count()
+                        >= self.limit.div_ceil(2)
+            }
+        }
+    }
+
+    /// The clock was set back by so much: no call ends later for it.
+    pub fn clock_set_back(&mut self, back: Duration) {
+        for call in self.under_way.values_mut() {
+            call.ends = call.ends.before(back);
+        }
+        for (at, _) in &mut self.retries {
+            *at = at.before(back);
+        }
     }
 
     /// Lets all of `waiters` wait for the call for `key`.

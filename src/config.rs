@@ -315,6 +315,15 @@ pub struct Limits {
 }
 
 impl Config {
+    /// How many users each worker remembers.
+    #[must_use]
+    pub fn max_users(&self) -> usize {
+        match &self.user {
+            UserSource::Lookup(lookup) => lookup.max_entries,
+            UserSource::Claims => 0,
+        }
+    }
+
     /// Reads and checks a config.
     ///
     /// # Errors

@@ -162,6 +162,15 @@ impl Waiting {
         }
     }
 
+    /// Whether its token was verified.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        match self {
+            Self::Keys(_) | Self::Word(_) => false,
+            Self::User(_) => true,
+        }
+    }
+
     /// The answer where the call brought nothing.
     #[must_use]
     pub fn give_up(self) -> Denial {

@@ -33,6 +33,12 @@ impl UnixTime {
         Self(self.0.saturating_add(millis(span)))
     }
 
+    /// This moment less `span`; the beginning of time where that does not fit.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(span)))
+    }
+
     /// How long after `earlier` this moment is; zero where it is not after.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

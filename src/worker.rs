@@ -130,6 +130,7 @@ pub struct Worker {
     /// The last post of each provider's keys that was taken over or made here.
     seen: Vec<Option<UnixTime>>,
     wake_others: bool,
+    last_seen: UnixTime,
 }
 
 #[derive(Debug)]
@@ -145,10 +146,6 @@ impl Worker {
     /// of the process share what they fetch.
     #[must_use]
     pub fn new(config: Config, crypto: Crypto, exchange: Option<Exchange>, seed: u64) -> Self {
-        let max_users = match &config.user {
-            UserSource::Lookup(lookup) => lookup.max_entries,
-            UserSource::Claims => 0,
-        };
         Self {
             calls: Calls::new(config.limits.max_inflight_callouts),
             parked: HashMap::new(),
@@ -158,9 +155,10 @@ impl Worker {
             exchange,
             seen: config.providers.iter().map(|_| None).collect(),
             wake_others: false,
+            last_seen: UnixTime::from_millis(0),
             shared: Shared {
                 tokens: TokenCache::new(config.limits.max_cached_tokens),
-                users: UserCache::new(max_users),
+                users: UserCache::new(config.max_users()),
                 keys: config
                     .providers
                     .iter()
@@ -182,6 +180,7 @@ impl Worker {
 
     /// A client's request has come.
     pub fn on_request(&mut self, stream: StreamId, head: &Stripped, now: UnixTime) -> Disposition {
+        self.notice(now);
         let step = request::begin(head, &mut self.shared, now);
         let disposition = self.settle(stream, step, now);
         self.call_wanted(now);
@@ -209,6 +208,7 @@ impl Worker {
 
     /// A call has ended. Those who waited for it go on, unless it is to be tried once more.
     pub fn on_answer(&mut self, id: CallId, answer: &Answer, now: UnixTime) -> Vec<Released> {
+        self.notice(now);
         let jitter = self.shared.random.f64();
         if answer.is_outage() && self.calls.try_again(id, jitter, now) {
             return Vec::new();
@@ -244,6 +244,7 @@ impl Worker {
 
     /// Another worker has posted something, perhaps: what is news here is taken over.
     pub fn on_wake(&mut self, now: UnixTime) -> Vec<Released> {
+        self.notice(now);
         let mut released = Vec::new();
         for provider in ProviderId::all(self.shared.keys.len()) {
             let Some(news) = self.news(provider) else {
@@ -284,6 +285,7 @@ impl Worker {
 
     /// Time has passed: keys are refreshed, calls and requests that are overdue end.
     pub fn on_tick(&mut self, now: UnixTime) -> Vec<Released> {
+        self.notice(now);
         for provider in ProviderId::all(self.shared.keys.len()) {
             if provider.pick(&self.shared.keys).is_some_and(|keys| keys.is_due(now)) {
                 // Where too many calls are under way, the next tick tries again.
@@ -336,7 +338,9 @@ impl Worker {
                 self.settle(stream, step, now)
             }
             Step::Wait(waiting, key) => {
-                if self.parked.len() >= self.shared.config.limits.max_waiters {
+                if self.parked.len() >= self.shared.config.limits.max_waiters
+                    || (!waiting.is_verified() && self.strangers_fill_their_half())
+                {
                     return self.deny(waiting.overloaded());
                 }
                 let Some(timeout) = self.call(&key, Some(stream), now) else {
@@ -348,6 +352,14 @@ impl Worker {
                 Disposition::Pause
             }
         }
+    }
+
+    /// Whether as many requests wait as may whose token nobody has verified. Anybody can send such, so
+    /// half of the places are kept from them.
+    fn strangers_fill_their_half(&self) -> bool {
+        let half = self.shared.config.limits.max_waiters.div_ceil(2);
+        self.parked.len() >= half
+            && self.parked.values().filter(|parked| !parked.waiting.is_verified()).count() >= half
     }
 
     /// Whether a call for `key` is under way or may be made: the circuit of its dependency is closed,

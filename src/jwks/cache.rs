@@ -206,6 +206,20 @@ impl RemoteKeys {
         }
     }
 
+    /// The clock now says `now`, which is before what it said: the keys are asked for anew, and are kept
+    /// no longer than if they had just been fetched.
+    pub fn clock_set_back(&mut self, now: UnixTime) {
+        if let Held::Keys { fetched, fresh_until, .. } = &mut self.held {
+            *fetched = (*fetched).min(now.before(self.terms.unknown_kid_cooldown));
+            *fresh_until = (*fresh_until).min(now.after(self.terms.cache_duration));
+        }
+        if let Fetch::Idle { next } = &mut self.fetch {
+            *next = (*next).min(now);
+        }
+        // Those verified before are verified again.
+        self.generation = self.generation.wrapping_add(1);
+    }
+
     /// Notes that a fetch is under way.
     pub fn started(&mut self) {
         self.fetch = Fetch::InFlight;

@@ -4,20 +4,48 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Worker;
-use crate::board::{Claim, News, Posted};
+use crate::board::{Claim, News};
 use crate::callout::Answer;
+use crate::callout::circuit::Circuit;
 use crate::config::UserSource;
-use crate::jwks::cache::RemoteKeys;
+use crate::jwks::cache::{ProviderKeys, RemoteKeys};
 use crate::jwks::{KeySet, Origin, discovery};
 use crate::log::Level;
 use crate::request::Outcome;
 use crate::time::UnixTime;
-use crate::token::cache::Remembered;
+use crate::token::cache::{Remembered, TokenCache};
 use crate::token::introspection::{self, Question, Said};
 use crate::token::{ProviderId, TokenError, VerifiedToken};
+use crate::user::cache::UserCache;
 use crate::user::{self, LookupError, UserKey};
 
+/// By how much a clock may go back unnoticed, as time services nudge it.
+const NUDGE: Duration = Duration::from_secs(1);
+
 impl Worker {
+    /// Notes the time. Where it has gone back by more than clocks are nudged, what rests on the old one
+    /// is forgotten or brought along: nothing lives longer for it, and nobody waits longer.
+    pub(super) fn notice(&mut self, now: UnixTime) {
+        let back = self.last_seen.since(now);
+        self.last_seen = now;
+        if back <= NUDGE {
+            return;
+        }
+        let limits = &self.shared.config.limits;
+        self.shared.tokens = TokenCache::new(limits.max_cached_tokens);
+        self.shared.users = UserCache::new(self.shared.config.max_users());
+        for keys in self.shared.keys.iter_mut().filter_map(ProviderKeys::remote_mut) {
+            keys.clock_set_back(now);
+        }
+        self.user_circuit = Circuit::default();
+        self.introspection_circuits.fill_with(Circuit::default);
+        self.calls.clock_set_back(back);
+        for parked in self.parked.values_mut() {
+            parked.deadline = parked.deadline.before(back);
+        }
+        self.log.add(Level::Warn, format!("the clock was set back by {} s", back.as_secs()));
+    }
+
     /// Takes a provider's keys from an answer to this worker's own call.
     pub(super) fn learn_keys(
         &mut self,
@@ -189,14 +217,13 @@ impl Worker {
             return;
         };
         let slot = self.slot(provider);
-        match (answer, outcome) {
+        let at = match (answer, outcome) {
             (Answer::Response { max_age, body, .. }, Outcome::KeysArrived) => {
-                let posted = Posted { at: now, max_age: *max_age, body: body.clone() };
-                exchange.post(&slot, &posted);
+                exchange.post(&slot, *max_age, body, now)
             }
             (_, _) => exchange.post_failure(&slot, now),
-        }
-        self.set_seen(provider, now);
+        };
+        self.set_seen(provider, at);
         self.wake_others = true;
     }
 
@@ -216,7 +243,7 @@ impl Worker {
         match news {
             News::Answer(posted) => {
                 self.set_seen(provider, posted.at);
-                self.take_keys(provider, &posted.body, posted.max_age, posted.at, now)
+                self.take_keys(provider, &posted.body, posted.max_age, posted.at.min(now), now)
             }
             News::Failure(at) => {
                 self.set_seen(provider, *at);

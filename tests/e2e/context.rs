@@ -189,3 +189,95 @@ fn a_route_cannot_be_chosen_by_a_forged_header() {
     assert_eq!(bed.get("/api/videos").bearer(&admin).send().status, 200);
     assert_eq!(only_seen(&bed).path, "/admin-only", "the verified role may choose");
 }
+
+#[test]
+fn no_token_reaches_the_upstream_that_was_not_verified_however_it_is_written() {
+    let bed = Testbed::gateway()
+        .filter_config(|config| {
+            let provider = &mut config["providers"]["clerk"];
+            provider["from_headers"] = json!([
+                {"name": "authorization", "value_prefix": "Bearer "}, {"name": "x-access-token"},
+            ]);
+            config["context"]["forward_token"] = json!(true);
+        })
+        .start();
+    let good = user_token(&bed);
+    let evil = "evil.evil.evil";
+    for (name, value) in [
+        ("Authorization", format!("Bearer\t{evil}")),
+        ("Authorization", format!("Basic eDp5,Bearer {evil}")),
+        ("Authorization", format!("Basic eDp5, bearer\t{evil}")),
+        ("x_access_token", evil.to_owned()),
+        ("X.Access.Token", evil.to_owned()),
+    ] {
+        for path in ["/healthz", "/api/videos", "/api/comments"] {
+            for with_good in [false, true] {
+                let mut request = bed.get(path).header(name, &value);
+                if with_good {
+                    request = request.header("x-access-token", &good);
+                }
+                let response = request.send();
+                assert!([200, 401].contains(&response.status), "{path}: {}", response.text());
+                for seen in bed.upstream.take() {
+                    for (name, value) in &seen.headers {
+                        let value = String::from_utf8_lossy(value);
+                        assert!(!value.contains("evil"), "{path}: {name}: {value}");
+                    }
+                }
+            }
+        }
+    }
+    // Two headers of one name, which Envoy joins.
+    let two = bed
+        .get("/api/videos")
+        .header("Authorization", "Basic eDp5")
+        .header("Authorization", format!("Bearer {evil}"))
+        .send();
+    assert_denied(&two, 401, "token_ambiguous");
+    assert!(bed.upstream.take().is_empty());
+    assert_serves(&bed);
+}
+
+#[test]
+fn a_rule_is_not_passed_by_with_any_order_of_reading_a_path() {
+    let bed = Testbed::gateway()
+        .bootstrap(|bootstrap| {
+            // An Envoy that leaves paths as they are, as it does by default.
+            let hcm = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
+            let hcm = hcm["typed_config"].as_object_mut().unwrap();
+            for option in ["normalize_path", "merge_slashes", "path_with_escaped_slashes_action"] {
+                hcm.remove(option);
+            }
+            let routes = &mut hcm["route_config"]["virtual_hosts"][0]["routes"];
+            *routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "videos"}}]);
+        })
+        .filter_config(|config| {
+            config["rules"] = json!([
+                {"match": {"path_prefix": "/public"}, "require": "anonymous"},
+                {"match": {"path_prefix": "/admin"}, "require": "user", "roles": ["ADMIN"]},
+            ]);
+        })
+        .start();
+    let token = user_token(&bed);
+    for path in [
+        "/public/../admin",
+        "/public/%2e%2e/admin",
+        "/public/..%2fadmin",
+        "/public/..;/admin",
+        "/public/%2e%2e;%2fpublic/admin",
+        "/public/%252e%252e/admin",
+        "/x%2fy/../%61dmin",
+        "/%61dmin;%2fx",
+        "/admin%3fx",
+        "/admin%23x",
+        "//admin",
+        "/admin/../public",
+    ] {
+        assert_denied(&bed.get(path).send(), 401, "token_missing");
+        assert_denied(&bed.get(path).bearer(&token).send(), 403, "role_required");
+    }
+    let long = format!("/public/{}", "%252e;a".repeat(2_000));
+    assert_denied(&bed.get(&long).send(), 400, "path_refused");
+    assert_eq!(bed.upstream.requests(), 0);
+    assert_eq!(bed.get("/public/a%20b").send().status, 200);
+}

@@ -45,7 +45,7 @@ fn one_byte_that_is_not_utf8_in_any_header_value_harms_nobody() {
 }
 
 #[test]
-fn every_byte_is_answered_in_a_value_a_name_a_path_and_a_method() {
+fn every_byte_is_answered_in_a_value_and_in_a_path() {
     let bed = Testbed::gateway().start();
     let token = user_token(&bed);
     for byte in 0..=255_u8 {

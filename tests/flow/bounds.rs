@@ -28,6 +28,24 @@ fn no_more_requests_wait_than_the_limit() {
 }
 
 #[test]
+fn strangers_take_no_more_than_half_of_the_places() {
+    let mut config = config();
+    config["limits"] = json!({"max_waiters": 8});
+    let mut flow = Flow::with(&config).with_keys();
+    flow.advance(Duration::from_secs(60));
+    let unknown = crate::support::Key::new("k9").token(&claims());
+    for _ in 0..4 {
+        assert_eq!(flow.get("/x", &unknown).1, Disposition::Pause);
+    }
+    assert_eq!(denied(&flow.get("/x", &unknown).1), Code::Overloaded);
+    let token = flow.token();
+    for _ in 0..4 {
+        assert_eq!(flow.get("/x", &token).1, Disposition::Pause, "a verified one has a place");
+    }
+    assert_eq!(denied(&flow.get("/x", &token).1), Code::Overloaded);
+}
+
+#[test]
 fn no_more_calls_are_under_way_than_the_limit() {
     let mut config = config();
     config["limits"] = json!({"max_inflight_callouts": 2});

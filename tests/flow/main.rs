@@ -11,6 +11,7 @@
 )]
 
 mod bounds;
+mod clock;
 mod context;
 mod keys;
 mod providers;
