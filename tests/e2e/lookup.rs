@@ -167,6 +167,9 @@ fn waiting_requests_are_bounded() {
         })
         .users(|users| users.behave(Behavior::Hold))
         .start();
+    // Once this is refused, the keys are there: the places are then for verified tokens.
+    let expired = bed.idp.token(crate::support::claims_with("exp", json!(1)));
+    assert_denied(&bed.get("/api/comments").bearer(&expired).send(), 401, "token_expired");
     let request = bed.get("/api/comments").bearer(&user_token(&bed));
     let held: Vec<_> = (0..3).map(|_| request.begin()).collect();
     wait_until("three are held", || active(&bed) == 3);
