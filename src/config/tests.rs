@@ -209,3 +209,33 @@ fn a_secret_never_shows_in_an_error_or_in_debug_output() {
     let config = Config::parse(text.as_bytes(), &|_| Some("hush".to_owned())).unwrap();
     assert!(!format!("{config:?}").contains("hush"));
 }
+
+#[test]
+fn what_could_never_work_is_refused() {
+    for (config, problem) in [
+        (
+            with("/providers/clerk/from_headers", json!([{"name": "Txn-Token"}])),
+            "providers.clerk.from_headers: `txn-token` is stripped from every request, name another header",
+        ),
+        (
+            with("/providers/clerk/from_headers", json!([{"name": "x_user_id"}])),
+            "providers.clerk.from_headers: `x_user_id` is stripped from every request, name another header",
+        ),
+        (
+            with(
+                "/context",
+                json!({"headers": {"X-User-Id": {"user": "/id"}, "x_user_id": {"user": "/id"}}}),
+            ),
+            "context.headers.x_user_id: another header here has the same name, but for case or `_`",
+        ),
+        (
+            with("/providers/clerk/algorithms", json!(["HS256", "HS512"])),
+            "providers.clerk.algorithms: HMAC keys are taken from `local_jwks` only, so no token could be verified",
+        ),
+    ] {
+        assert_eq!(problems(&config), [problem]);
+    }
+    // One that can be used beside them is enough.
+    let mixed = with("/providers/clerk/algorithms", json!(["HS256", "ES256"]));
+    assert_eq!(problems(&mixed), [""; 0]);
+}
