@@ -1,14 +1,20 @@
 //! What the workers of one process tell each other, so that one of them asks and all of them know.
 //!
 //! Each worker of Envoy has a VM of its own. What they share is Envoy's shared data: named slots of
-//! bytes, without ownership. Other plugins may write there too, so a note counts only if it carries
-//! a MAC under a key from the config; without that key nothing is shared, and each worker asks for
-//! itself. A note says who is asking now (a lease, which ends by itself should its holder die) and
-//! what the last answer was.
+//! bytes, without ownership, and without an end: a slot once made stays. So there is a fixed number of
+//! them, and each is overwritten in place. Other plugins may write there too, so a note counts only if
+//! it carries a MAC under a key from the config; without that key nothing is shared, and each worker
+//! asks for itself.
+//!
+//! A note says what it is about, whose turn it is to ask (which ends by itself should its holder die),
+//! and what the last answer was. Notes about different things may meet in one slot: the later one
+//! stands, but a turn is not taken from its holder.
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jwt_simple::prelude::{HS256Key, MACLike};
 
 use crate::config::Secret;
@@ -36,6 +42,21 @@ impl fmt::Debug for Exchange {
     }
 }
 
+/// Where notes about one thing stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    slot: String,
+    subject: [u8; SUBJECT_BYTES],
+}
+
+impl Place {
+    /// The slot's name.
+    #[must_use]
+    pub fn slot(&self) -> &str {
+        &self.slot
+    }
+}
+
 /// The last answer, as it was posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Posted {
@@ -45,6 +66,38 @@ pub struct Posted {
     pub max_age: Option<Duration>,
     /// The answer.
     pub body: Vec<u8>,
+}
+
+/// Why asking brought nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Who was asked is down.
+    Outage,
+    /// The answer made no sense.
+    Senseless,
+}
+
+/// What stands in a place.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Whose turn it is to ask.
+    pub turn: Turn,
+    /// The last answer.
+    pub posted: Option<Posted>,
+    /// That asking failed after it.
+    pub failed: Option<(UnixTime, Fault)>,
+}
+
+/// Whose turn it is to ask, as far as others can tell.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Another worker's.
+    Theirs,
+    /// Nobody's: what came of the last one was posted.
+    Over,
+    /// Nobody's: the last one ended in silence, or there was none.
+    #[default]
+    Lapsed,
 }
 
 /// What another worker has posted.
@@ -61,65 +114,154 @@ pub enum News {
 pub enum Claim {
     /// This worker's.
     Mine,
-    /// Another's, until then.
-    Theirs(UnixTime),
-    /// Nobody's: there is an answer that this worker has not seen.
+    /// Another's.
+    Theirs {
+        /// When it ends at the latest.
+        until: UnixTime,
+        /// The version of the slot that says so.
+        version: u32,
+    },
+    /// Nobody's: there is an answer that will do.
     Answered,
+}
+
+/// What became of a post.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The time that it stands under.
+    pub at: UnixTime,
+    /// Whether another worker waits for it.
+    pub watched: bool,
 }
 
 /// Shortest sharing key, in bytes: that of the MAC's security, SHA-256 halved.
 pub const MIN_KEY_BYTES: usize = 16;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const TAG_BYTES: usize = 32;
+/// Enough of a MAC that no two things are taken for one.
+const SUBJECT_BYTES: usize = 16;
+/// How often a write is tried again. Each try is lost to another worker that got further, so few are.
+const TRIES: usize = 8;
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Note {
     holder: u64,
     until: u64,
-    /// When asking last failed; zero where it has not since the last answer.
-    failed: u64,
+    /// Whether another worker waits for the end of the turn.
+    watched: bool,
+    /// When asking last failed, where it has since the last answer.
+    failed: Option<(UnixTime, Fault)>,
     posted: Option<Posted>,
 }
 
+/// What a slot holds, for somebody who looks for one thing.
+enum Found {
+    /// A note about it.
+    This(Note),
+    /// A note about something else.
+    Other(Note),
+    /// No note of ours.
+    Nothing,
+}
+
+impl Note {
+    /// The end of another worker's turn, where it has not come. A turn that would last longer than one
+    /// that began now, which is until `longest`, is of another time: the clock was set back since.
+    fn theirs(&self, me: u64, now: UnixTime, longest: UnixTime) -> Option<UnixTime> {
+        let until = UnixTime::from_millis(self.until);
+        (self.holder != me && now < until && until <= longest).then_some(until)
+    }
+}
+
+/// How long any turn lasts at most. For those who do not know how long this one may.
+const LONGEST_TURN: Duration = Duration::from_secs(300);
+
 impl Exchange {
-    /// Access for the worker called `me`, which shares with the workers of the same `config` only.
+    /// Access for the worker called `me`, which shares with all that have this key.
     #[must_use]
-    pub fn new(board: Box<dyn Board>, key: &Secret, config: &[u8], me: u64) -> Self {
+    pub fn new(board: Box<dyn Board>, key: &Secret, me: u64) -> Self {
         let key = HS256Key::from_bytes(key.reveal().as_bytes());
-        let digest = key.authentication_tag(config);
-        let prefix = digest.iter().take(8).fold("meshgate.".to_owned(), |mut prefix, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(prefix, "{byte:02x}");
-            prefix
-        });
+        let digest = key.authentication_tag(b"namespace");
+        let prefix = format!("meshgate.{}", hex(digest.iter().take(8)));
         Self { board, key, prefix, me }
     }
 
-    /// Takes the turn to ask for `slot` until `until`, unless it is another's or an answer newer than
-    /// `seen` is there.
+    /// The place of `subject`, which has a slot of its own. What the subject is must say all that the
+    /// answer depends on, so that configs which differ in that do not share.
+    #[must_use]
+    pub fn place(&self, kind: &str, subject: &str) -> Place {
+        let digest = self.key.authentication_tag(subject.as_bytes());
+        let slot = format!("{}.{kind}.{}", self.prefix, hex(digest.iter().take(8)));
+        Place { slot, subject: first_bytes(&digest) }
+    }
+
+    /// The place of `subject` in a table of `size` slots, which others may have too.
+    #[must_use]
+    pub fn seat(&self, table: &str, size: usize, subject: &str) -> Place {
+        let digest = self.key.authentication_tag(subject.as_bytes());
+        let number = u64::from_le_bytes(last_bytes(&digest));
+        let seat = number.checked_rem(u64::try_from(size).unwrap_or(u64::MAX)).unwrap_or(0);
+        let slot = format!("{}.{table}.{seat}", self.prefix);
+        Place { slot, subject: first_bytes(&digest) }
+    }
+
+    /// Makes the slots of a table. Envoy compares versions only of slots that exist, so two workers that
+    /// make one at the same time would both have its first turn. The first VM to be configured is
+    /// alone: Envoy tries a config out in its main thread before any worker has it.
+    pub fn lay(&self, table: &str, size: usize) {
+        let marker = format!("{}.{table}", self.prefix);
+        let size = u64::try_from(size).unwrap_or(u64::MAX);
+        let laid = self.board.read(&marker).and_then(|(bytes, _)| Some(number(&bytes)?.0));
+        for seat in laid.unwrap_or(0)..size {
+            let slot = format!("{marker}.{seat}");
+            if self.board.read(&slot).is_none() {
+                self.board.write(&slot, &[0], None);
+            }
+        }
+        if laid < Some(size) {
+            self.board.write(&marker, &size.to_le_bytes(), None);
+        }
+    }
+
+    /// Takes the turn to ask until `until`, unless it is another's, or `answers` says that what was
+    /// posted will do.
     #[must_use]
     pub fn claim(
         &self,
-        slot: &str,
-        seen: Option<UnixTime>,
+        place: &Place,
         now: UnixTime,
         until: UnixTime,
+        answers: impl Fn(&Posted) -> bool,
     ) -> Claim {
-        // Each round is lost to another worker that got further, so there are few.
-        for _ in 0..8 {
-            let (note, version) = self.note(slot);
-            if note.posted.as_ref().is_some_and(|posted| Some(posted.at) > seen) {
+        for _ in 0..TRIES {
+            let (found, version) = self.find(place);
+            let note = match found {
+                Found::This(note) => note,
+                // What comes of this turn cannot be shared, so it need not be noted.
+                Found::Other(note) if note.theirs(self.me, now, until).is_some() => {
+                    return Claim::Mine;
+                }
+                Found::Other(_) | Found::Nothing => Note::default(),
+            };
+            if note.posted.as_ref().is_some_and(&answers) {
                 return Claim::Answered;
             }
-            // A turn that would last longer than one that began now is of another time: the clock
-            // was set back since.
-            let theirs = UnixTime::from_millis(note.until);
-            if note.holder != self.me && now < theirs && theirs <= until {
-                return Claim::Theirs(theirs);
-            }
-            let mine = Note { holder: self.me, until: until.as_millis(), ..note };
-            if self.put(slot, &mine, version) {
+            let theirs = note.theirs(self.me, now, until);
+            let next = match (theirs, version) {
+                (Some(until), Some(version)) if note.watched => {
+                    return Claim::Theirs { until, version };
+                }
+                (Some(_), _) => Note { watched: true, ..note },
+                (None, _) => Note {
+                    holder: self.me,
+                    until: until.as_millis(),
+                    watched: false,
+                    failed: None,
+                    ..note
+                },
+            };
+            if self.put(place, &next, version) && theirs.is_none() {
                 return Claim::Mine;
             }
         }
@@ -127,125 +269,219 @@ impl Exchange {
         Claim::Mine
     }
 
-    /// Posts an answer that came at `now`, and gives the turn back. Says the time it stands under: later
-    /// than all that stood there, so that it is news to everybody though the clock was set back.
+    /// Posts an answer, and gives the turn back.
     #[must_use]
-    pub fn post(
-        &self,
-        slot: &str,
-        max_age: Option<Duration>,
-        body: &[u8],
-        now: UnixTime,
-    ) -> UnixTime {
-        self.give_back(slot, now, |at, _| Note {
-            posted: Some(Posted { at, max_age, body: body.to_vec() }),
-            ..Note::default()
+    pub fn post(&self, place: &Place, answer: &Posted, now: UnixTime) -> Receipt {
+        self.give_back(place, now, |_, _| {
+            Some(Note { posted: Some(answer.clone()), ..Note::default() })
         })
     }
 
-    /// Posts that asking failed, likewise. The last answer stays.
+    /// Posts an answer that came at `now`, and gives the turn back. It stands under a time that is later
+    /// than all that stood there, so that it is news to everybody though the clock was set back.
     #[must_use]
-    pub fn post_failure(&self, slot: &str, now: UnixTime) -> UnixTime {
-        self.give_back(slot, now, |at, note| Note {
-            failed: at.as_millis(),
-            posted: note.posted,
-            ..Note::default()
+    pub fn post_news(
+        &self,
+        place: &Place,
+        max_age: Option<Duration>,
+        body: &[u8],
+        now: UnixTime,
+    ) -> Receipt {
+        self.give_back(place, now, |at, _| {
+            let posted = Some(Posted { at, max_age, body: body.to_vec() });
+            Some(Note { posted, ..Note::default() })
         })
+    }
+
+    /// Posts that asking failed, likewise. The last answer stays, and so does the turn of another
+    /// worker that took over.
+    #[must_use]
+    pub fn post_failure(&self, place: &Place, fault: Fault, now: UnixTime) -> Receipt {
+        self.give_back(place, now, |at, note| {
+            let overtaken = note.theirs(self.me, now, now.after(LONGEST_TURN)).is_some();
+            (!overtaken).then(|| Note {
+                failed: Some((at, fault)),
+                posted: note.posted,
+                ..Note::default()
+            })
+        })
+    }
+
+    /// Gives the turn back with nothing to show for it: what came cannot be posted, and what stood there is
+    /// not true any more.
+    #[must_use]
+    pub fn pass(&self, place: &Place, now: UnixTime) -> Receipt {
+        self.give_back(place, now, |_, _| Some(Note::default()))
     }
 
     fn give_back(
         &self,
-        slot: &str,
+        place: &Place,
         now: UnixTime,
-        done: impl Fn(UnixTime, Note) -> Note,
-    ) -> UnixTime {
-        let mut at = now;
-        for _ in 0..8 {
-            let (note, version) = self.note(slot);
-            let last = note.posted.as_ref().map_or(0, |posted| posted.at.as_millis());
-            let last = last.max(note.failed);
-            at = now.max(UnixTime::from_millis(last.saturating_add(1)));
-            if self.put(slot, &done(at, note), version) {
+        done: impl Fn(UnixTime, Note) -> Option<Note>,
+    ) -> Receipt {
+        let mut receipt = Receipt { at: now, watched: false };
+        for _ in 0..TRIES {
+            let (found, version) = self.find(place);
+            let note = match found {
+                Found::This(note) => note,
+                Found::Other(note)
+                    if note.theirs(self.me, now, now.after(LONGEST_TURN)).is_some() =>
+                {
+                    return receipt;
+                }
+                Found::Other(_) | Found::Nothing => Note::default(),
+            };
+            let posted = note.posted.as_ref().map_or(0, |posted| posted.at.as_millis());
+            let last = posted.max(note.failed.map_or(0, |(at, _)| at.as_millis()));
+            receipt.at = now.max(UnixTime::from_millis(last.saturating_add(1)));
+            receipt.watched = note.watched;
+            let Some(next) = done(receipt.at, note) else {
+                break;
+            };
+            if self.put(place, &next, version) {
                 break;
             }
         }
-        at
+        receipt
     }
 
     /// What was posted after `seen`: the answer first, then that asking has failed since.
     #[must_use]
-    pub fn news(&self, slot: &str, seen: Option<UnixTime>) -> Option<News> {
-        let note = self.note(slot).0;
-        let failed = UnixTime::from_millis(note.failed);
-        match note.posted {
-            Some(posted) if Some(posted.at) > seen => Some(News::Answer(posted)),
-            Some(_) | None => {
-                (note.failed != 0 && Some(failed) > seen).then_some(News::Failure(failed))
-            }
+    pub fn news(&self, place: &Place, seen: Option<UnixTime>) -> Option<News> {
+        let Found::This(note) = self.find(place).0 else {
+            return None;
+        };
+        match (note.posted, note.failed) {
+            (Some(posted), _) if Some(posted.at) > seen => Some(News::Answer(posted)),
+            (_, Some((at, _))) if Some(at) > seen => Some(News::Failure(at)),
+            (_, _) => None,
         }
     }
 
-    /// What stands in the slot; an empty note where it is nothing of ours.
-    fn note(&self, slot: &str) -> (Note, Option<u32>) {
-        match self.board.read(&self.name(slot)) {
-            Some((bytes, version)) => (self.open(slot, &bytes).unwrap_or_default(), Some(version)),
-            None => (Note::default(), None),
+    /// What stands there, if it is another version than `seen`.
+    #[must_use]
+    pub fn look(&self, place: &Place, seen: Option<u32>, now: UnixTime) -> Option<View> {
+        let (bytes, version) = self.board.read(&place.slot)?;
+        if seen == Some(version) {
+            return None;
+        }
+        Some(match self.open(place, &bytes) {
+            Found::This(note) => View {
+                turn: match note.theirs(self.me, now, now.after(LONGEST_TURN)) {
+                    Some(_) => Turn::Theirs,
+                    None if note.holder == 0 => Turn::Over,
+                    None => Turn::Lapsed,
+                },
+                posted: note.posted,
+                failed: note.failed,
+            },
+            Found::Other(_) | Found::Nothing => View::default(),
+        })
+    }
+
+    /// `body` as a text that shows who wrote it: one who has the key, about `subject`. For places where
+    /// others can write, too.
+    #[must_use]
+    pub fn signed(&self, subject: &str, body: &[u8]) -> String {
+        let tag = self.tag(&format!("text {subject}"), body);
+        URL_SAFE_NO_PAD.encode([&tag, body].concat())
+    }
+
+    /// The body of such a text.
+    #[must_use]
+    pub fn verified(&self, subject: &str, text: &str) -> Option<Vec<u8>> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (tag, body) = bytes.split_at_checked(TAG_BYTES)?;
+        let genuine = ct_codecs::verify(&self.tag(&format!("text {subject}"), body), tag);
+        genuine.then(|| body.to_vec())
+    }
+
+    fn find(&self, place: &Place) -> (Found, Option<u32>) {
+        match self.board.read(&place.slot) {
+            Some((bytes, version)) => (self.open(place, &bytes), Some(version)),
+            None => (Found::Nothing, None),
         }
     }
 
-    fn put(&self, slot: &str, note: &Note, version: Option<u32>) -> bool {
-        self.board.write(&self.name(slot), &self.seal(slot, note), version)
+    fn put(&self, place: &Place, note: &Note, version: Option<u32>) -> bool {
+        self.board.write(&place.slot, &self.seal(place, note), version)
     }
 
-    fn name(&self, slot: &str) -> String {
-        format!("{}.{slot}", self.prefix)
-    }
-
-    fn seal(&self, slot: &str, note: &Note) -> Vec<u8> {
+    fn seal(&self, place: &Place, note: &Note) -> Vec<u8> {
         let mut bytes = vec![VERSION];
+        bytes.extend(place.subject);
         bytes.extend(note.holder.to_le_bytes());
         bytes.extend(note.until.to_le_bytes());
-        bytes.extend(note.failed.to_le_bytes());
+        bytes.push(u8::from(note.watched));
+        bytes.extend(note.failed.map_or(0, |(at, _)| at.as_millis()).to_le_bytes());
+        bytes.push(match note.failed {
+            None => 0,
+            Some((_, Fault::Outage)) => 1,
+            Some((_, Fault::Senseless)) => 2,
+        });
         if let Some(posted) = &note.posted {
             bytes.extend(posted.at.as_millis().to_le_bytes());
             bytes.extend(posted.max_age.map_or(u64::MAX, millis).to_le_bytes());
             bytes.extend(&posted.body);
         }
-        let tag = self.tag(slot, &bytes);
+        let tag = self.tag(&place.slot, &bytes);
         bytes.extend(tag);
         bytes
     }
 
-    fn open(&self, slot: &str, bytes: &[u8]) -> Option<Note> {
+    fn open(&self, place: &Place, bytes: &[u8]) -> Found {
+        match self.opened(&place.slot, bytes) {
+            Some((subject, note)) if subject == place.subject => Found::This(note),
+            Some((_, note)) => Found::Other(note),
+            None => Found::Nothing,
+        }
+    }
+
+    fn opened(&self, slot: &str, bytes: &[u8]) -> Option<([u8; SUBJECT_BYTES], Note)> {
         let (content, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG_BYTES)?)?;
         if !ct_codecs::verify(&self.tag(slot, content), tag) {
             return None;
         }
         let (version, rest) = content.split_first()?;
-        let (holder, rest) = number(rest)?;
-        let (until, rest) = number(rest)?;
-        let (failed, rest) = number(rest)?;
         if *version != VERSION {
             return None;
         }
-        let posted = match rest {
-            [] => None,
-            rest => {
-                let (at, rest) = number(rest)?;
-                let (max_age, body) = number(rest)?;
-                Some(Posted {
-                    at: UnixTime::from_millis(at),
-                    max_age: (max_age != u64::MAX).then(|| Duration::from_millis(max_age)),
-                    body: body.to_vec(),
-                })
-            }
+        let (subject, rest) = rest.split_first_chunk::<SUBJECT_BYTES>()?;
+        let (holder, rest) = number(rest)?;
+        let (until, rest) = number(rest)?;
+        let (watched, rest) = rest.split_first()?;
+        let (failed, rest) = number(rest)?;
+        let (fault, rest) = rest.split_first()?;
+        let failed = |fault| Some((UnixTime::from_millis(failed), fault));
+        let note = Note {
+            holder,
+            until,
+            watched: *watched != 0,
+            failed: match fault {
+                0 => None,
+                1 => failed(Fault::Outage),
+                _ => failed(Fault::Senseless),
+            },
+            posted: match rest {
+                [] => None,
+                rest => {
+                    let (at, rest) = number(rest)?;
+                    let (max_age, body) = number(rest)?;
+                    Some(Posted {
+                        at: UnixTime::from_millis(at),
+                        max_age: (max_age != u64::MAX).then(|| Duration::from_millis(max_age)),
+                        body: body.to_vec(),
+                    })
+                }
+            },
         };
-        Some(Note { holder, until, failed, posted })
+        Some((*subject, note))
     }
 
     /// The MAC of a slot's content. It covers the slot's name, so no note can be moved.
     fn tag(&self, slot: &str, content: &[u8]) -> Vec<u8> {
-        self.key.authentication_tag(&[self.name(slot).as_bytes(), &[0], content].concat())
+        self.key.authentication_tag(&[slot.as_bytes(), &[0], content].concat())
     }
 }
 
@@ -254,128 +490,23 @@ fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     Some((u64::from_le_bytes(*number), rest))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::cell::RefCell;
-    use std::collections::HashMap;
-    use std::rc::Rc;
-
-    #[derive(Default, Clone)]
-    struct Slots(Rc<RefCell<HashMap<String, Versioned>>>);
-
-    type Versioned = (Vec<u8>, u32);
-
-    impl Board for Slots {
-        fn read(&self, slot: &str) -> Option<(Vec<u8>, u32)> {
-            self.0.borrow().get(slot).cloned()
-        }
-
-        fn write(&self, slot: &str, bytes: &[u8], version: Option<u32>) -> bool {
-            let mut slots = self.0.borrow_mut();
-            let held = slots.get(slot).map(|(_, version)| *version);
-            if held.is_some() && held != version {
-                return false;
-            }
-            slots.insert(slot.to_owned(), (bytes.to_vec(), held.unwrap_or(0) + 1));
-            true
-        }
-    }
-
-    fn worker(slots: &Slots, key: &str, me: u64) -> Exchange {
-        let key = Secret::new(key.to_owned());
-        Exchange::new(Box::new(slots.clone()), &key, b"config", me)
-    }
-
-    fn at(millis: u64) -> UnixTime {
-        UnixTime::from_millis(millis)
-    }
-
-    fn posted(millis: u64) -> Posted {
-        Posted { at: at(millis), max_age: None, body: b"keys".to_vec() }
-    }
-
-    #[test]
-    fn one_worker_asks_and_the_others_see_its_answer() {
-        let slots = Slots::default();
-        let [one, two] = [1, 2].map(|me| worker(&slots, "a key that is shared", me));
-        assert_eq!(one.claim("jwks", None, at(10), at(20)), Claim::Mine);
-        assert_eq!(two.claim("jwks", None, at(11), at(21)), Claim::Theirs(at(20)));
-        assert_eq!(two.news("jwks", None), None);
-        assert_eq!(one.post("jwks", None, b"keys", at(15)), at(15));
-        assert_eq!(two.news("jwks", None), Some(News::Answer(posted(15))));
-        assert_eq!(two.news("jwks", Some(at(15))), None);
-        assert_eq!(two.claim("jwks", None, at(16), at(26)), Claim::Answered);
-        assert_eq!(two.claim("jwks", Some(at(15)), at(16), at(26)), Claim::Mine);
-        // The answer stays there while the next one is asked for.
-        assert_eq!(one.news("jwks", None), Some(News::Answer(posted(15))));
-    }
-
-    #[test]
-    fn a_turn_ends_by_itself_when_its_holder_dies() {
-        let slots = Slots::default();
-        let [one, two] = [1, 2].map(|me| worker(&slots, "a key that is shared", me));
-        assert_eq!(one.claim("jwks", None, at(10), at(20)), Claim::Mine);
-        assert_eq!(two.claim("jwks", None, at(19), at(30)), Claim::Theirs(at(20)));
-        assert_eq!(two.claim("jwks", None, at(20), at(30)), Claim::Mine);
-        assert_eq!(one.claim("jwks", None, at(21), at(40)), Claim::Theirs(at(30)));
-    }
-
-    #[test]
-    fn a_turn_does_not_outlast_a_clock_that_is_set_back() {
-        let slots = Slots::default();
-        let [one, two] = [1, 2].map(|me| worker(&slots, "a key that is shared", me));
-        assert_eq!(one.claim("jwks", None, at(100_000), at(100_010)), Claim::Mine);
-        assert_eq!(two.claim("jwks", None, at(10), at(20)), Claim::Mine);
-    }
-
-    #[test]
-    fn what_is_posted_by_a_clock_set_back_is_news_all_the_same() {
-        let slots = Slots::default();
-        let [one, two] = [1, 2].map(|me| worker(&slots, "a key that is shared", me));
-        let _ = one.post("jwks", None, b"keys", at(100));
-        assert_eq!(one.post("jwks", None, b"keys", at(15)), at(101));
-        assert_eq!(two.news("jwks", Some(at(100))), Some(News::Answer(posted(101))));
-        assert_eq!(one.post_failure("jwks", at(16)), at(102));
-    }
-
-    #[test]
-    fn a_failure_is_told_and_takes_no_answer_away() {
-        let slots = Slots::default();
-        let [one, two] = [1, 2].map(|me| worker(&slots, "a key that is shared", me));
-        assert_eq!(one.post_failure("jwks", at(5)), at(5));
-        assert_eq!(two.news("jwks", None), Some(News::Failure(at(5))));
-        assert_eq!(one.post("jwks", None, b"keys", at(15)), at(15));
-        assert_eq!(one.claim("jwks", Some(at(15)), at(16), at(26)), Claim::Mine);
-        assert_eq!(one.post_failure("jwks", at(20)), at(20));
-        assert_eq!(two.news("jwks", None), Some(News::Answer(posted(15))));
-        assert_eq!(two.news("jwks", Some(at(15))), Some(News::Failure(at(20))));
-        assert_eq!(two.news("jwks", Some(at(20))), None);
-        assert_eq!(two.claim("jwks", Some(at(20)), at(21), at(31)), Claim::Mine);
-    }
-
-    #[test]
-    fn what_another_plugin_wrote_is_nothing() {
-        let slots = Slots::default();
-        let one = worker(&slots, "a key that is shared", 1);
-        let stranger = worker(&slots, "a key of its own....", 2);
-        assert_eq!(one.post("jwks", None, b"keys", at(15)), at(15));
-        let name = one.name("jwks");
-        let (good, version) = slots.read(&name).unwrap();
-        for place in 0..good.len() {
-            let mut altered = good.clone();
-            altered[place] ^= 1;
-            slots.0.borrow_mut().insert(name.clone(), (altered, version));
-            assert_eq!(one.news("jwks", None), None, "byte {place}");
-        }
-        for bytes in [&b""[..], b"x", &[0; 64], &good[1..]] {
-            slots.0.borrow_mut().insert(name.clone(), (bytes.to_vec(), version));
-            assert_eq!(one.news("jwks", None), None);
-        }
-        // A note of ours in another slot is not a note of that slot.
-        slots.0.borrow_mut().insert(one.name("other"), (good, 1));
-        assert_eq!(one.news("other", None), None);
-        assert_ne!(stranger.name("jwks"), name);
-        assert_eq!(one.claim("jwks", None, at(1), at(2)), Claim::Mine);
-    }
+/// The first bytes of a MAC, which has as many.
+fn first_bytes<const N: usize>(digest: &[u8]) -> [u8; N] {
+    digest.first_chunk().copied().unwrap_or([0; N])
 }
+
+/// The last ones.
+fn last_bytes<const N: usize>(digest: &[u8]) -> [u8; N] {
+    digest.last_chunk().copied().unwrap_or([0; N])
+}
+
+fn hex<'a>(bytes: impl Iterator<Item = &'a u8>) -> String {
+    bytes.fold(String::new(), |mut hex, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,15 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
         self.again.get(key)
     }
 
+    /// The entry of `key`, which does not count as used.
+    #[must_use]
+    pub fn peek<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.once.peek(key).or_else(|| self.again.peek(key))
+    }
+
     /// Puts `value` under `key`, and drops what there is then no room for.
     pub fn insert(&mut self, key: K, value: V) {
         if self.again.get(&key).is_some() {
@@ -78,6 +87,13 @@ impl<K: Eq + Hash, V> Generations<K, V> {
             self.insert(key, value);
         }
         self.young.get(key)
+    }
+
+    fn peek<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.young.get(key).or_else(|| self.old.get(key))
     }
 
     fn insert(&mut self, key: K, value: V) {

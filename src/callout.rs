@@ -10,8 +10,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::config::Secret;
-use crate::config::names::{Authority, ClusterName, HeaderName};
+use crate::config::names::{Authority, ClusterName, HeaderName, is_header_value};
 use crate::headers::Field;
+use crate::revocation::blacklist::Names;
 use crate::time::UnixTime;
 use crate::token::ProviderId;
 use crate::token::introspection::Question;
@@ -33,8 +34,25 @@ pub enum CallKey {
     Jwks(ProviderId),
     /// The issuer's word on a token.
     Introspection(Question),
+    /// What is revoked.
+    Feed,
+    /// Whether one of these names is on the blacklist.
+    Blacklist(Names),
     /// A user's record.
     User(UserKey),
+    /// A user's record on its way to Redis. Nobody waits for that.
+    Store(UserKey),
+}
+
+/// Who is asked. What a call is for may need two answers, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leg {
+    /// The OpenID provider, where its keys are.
+    Discovery,
+    /// Redis, which may remember.
+    Redis,
+    /// Who knows.
+    Origin,
 }
 
 /// One call among all that a worker ever made.
@@ -93,9 +111,19 @@ impl CallRequest {
 
     /// The same as a POST of `body`.
     #[must_use]
-    pub fn post(mut self, content_type: &str, body: Vec<u8>) -> Self {
+    pub fn post(self, content_type: &str, body: Vec<u8>) -> Self {
+        self.with_body("POST", content_type, body)
+    }
+
+    /// The same as a PUT of `body`.
+    #[must_use]
+    pub fn put(self, content_type: &str, body: Vec<u8>) -> Self {
+        self.with_body("PUT", content_type, body)
+    }
+
+    fn with_body(mut self, method: &str, content_type: &str, body: Vec<u8>) -> Self {
         self.body = Some(body);
-        self.with_header(":method", "POST").with_header("content-type", content_type)
+        self.with_header(":method", method).with_header("content-type", content_type)
     }
 
     /// The same with `headers` set.
@@ -126,6 +154,8 @@ pub enum Answer {
         status: u16,
         /// How long the answer may be kept, by its `cache-control`.
         max_age: Option<Duration>,
+        /// Its `etag`, where that is one line of visible ASCII.
+        etag: Option<String>,
         /// The body.
         body: Vec<u8>,
     },
@@ -145,6 +175,14 @@ impl Answer {
             },
         }
     }
+}
+
+/// The `etag` among these headers, where it can be sent back as it came.
+#[must_use]
+pub fn etag(headers: &[Field]) -> Option<String> {
+    let value = &headers.iter().find(|field| field.name == "etag")?.value;
+    let text = std::str::from_utf8(value).ok()?;
+    is_header_value(text).then(|| text.to_owned())
 }
 
 /// How long an answer with these headers may be kept, where they say so: `max-age` of
@@ -206,10 +244,6 @@ pub struct Dispatch {
     pub request: CallRequest,
 }
 
-/// The limit on calls is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Overloaded;
-
 /// The calls of one worker.
 #[derive(Debug)]
 pub struct Calls {
@@ -222,13 +256,27 @@ pub struct Calls {
     last_id: u64,
 }
 
+/// Whose call a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// This worker's.
+    Ours,
+    /// Another worker's, until then.
+    Theirs {
+        /// The end of its turn.
+        until: UnixTime,
+    },
+}
+
 /// A call that has ended.
 #[derive(Debug)]
 pub struct Ended {
     /// What it was for.
     pub key: CallKey,
-    /// Whether this worker made it.
-    pub ours: bool,
+    /// Whom this worker asked; nobody where it waited for another one's call.
+    pub leg: Option<Leg>,
+    /// When it began.
+    pub started: UnixTime,
     /// Who waited for it.
     pub waiters: Vec<StreamId>,
 }
@@ -236,12 +284,23 @@ pub struct Ended {
 #[derive(Debug)]
 struct UnderWay {
     id: CallId,
-    /// Whether this worker makes it, or another one of the process.
-    ours: bool,
-    /// What to send if it is to be tried once more.
-    again: Option<CallRequest>,
+    by: By,
+    started: UnixTime,
     ends: UnixTime,
     waiters: Vec<StreamId>,
+}
+
+/// Who makes a call.
+#[derive(Debug)]
+enum By {
+    /// This worker.
+    Us {
+        leg: Leg,
+        /// What to send if it is to be tried once more.
+        again: Option<CallRequest>,
+    },
+    /// Another one of the process, as this version of a slot says.
+    Other { version: u32 },
 }
 
 impl Calls {
@@ -258,76 +317,77 @@ impl Calls {
         }
     }
 
-    /// Lets `waiter` wait for the call for `key`, which is started where none is under way.
-    ///
-    /// # Errors
-    /// Where it would have to be started and there are too many.
-    pub fn join(
-        &mut self,
-        key: &CallKey,
-        waiter: Option<StreamId>,
-        now: UnixTime,
-        request: impl FnOnce() -> CallRequest,
-    ) -> Result<(), Overloaded> {
-        if let Some(call) = self.under_way.get_mut(key) {
-            call.waiters.extend(waiter);
-            return Ok(());
-        }
-        if self.is_full_for(key) {
-            return Err(Overloaded);
-        }
-        let request = request();
-        self.last_id = self.last_id.wrapping_add(1);
-        let id = CallId(self.last_id);
-        self.under_way.insert(
-            key.clone(),
-            UnderWay {
-                id,
-                ours: true,
-                again: Some(request.clone()),
-                ends: now.after(request.timeout).after(GRACE),
-                waiters: waiter.into_iter().collect(),
-            },
-        );
-        self.keys.insert(id, key.clone());
-        self.outbox.push_back(Dispatch { id, request });
-        Ok(())
+    /// Lets `waiter` wait for the call for `key`, if one is under way.
+    pub fn join(&mut self, key: &CallKey, waiter: Option<StreamId>) -> Option<Joined> {
+        let call = self.under_way.get_mut(key)?;
+        call.waiters.extend(waiter);
+        Some(match call.by {
+            By::Us { .. } => Joined::Ours,
+            By::Other { .. } => Joined::Theirs { until: call.ends },
+        })
     }
 
-    /// Lets `waiter` wait for a call that another worker makes, until `ends`.
-    ///
-    /// # Errors
-    /// Where there are too many calls.
+    /// Starts a call for `key`, for all of `waiters`.
+    pub fn start(
+        &mut self,
+        key: &CallKey,
+        leg: Leg,
+        waiters: Vec<StreamId>,
+        now: UnixTime,
+        request: CallRequest,
+    ) {
+        // What Redis lacks, the origin has: it is not asked twice.
+        let again = match (key, leg) {
+            (CallKey::User(_) | CallKey::Store(_), Leg::Redis) => None,
+            (_, Leg::Discovery | Leg::Redis | Leg::Origin) => Some(request.clone()),
+        };
+        let ends = now.after(request.timeout).after(GRACE);
+        let id = self.add(key, By::Us { leg, again }, waiters, now, ends);
+        self.outbox.push_back(Dispatch { id, request });
+    }
+
+    /// Lets `waiters` wait for a call that another worker makes, until `ends`.
     pub fn follow(
         &mut self,
         key: &CallKey,
-        waiter: Option<StreamId>,
+        version: u32,
+        waiters: Vec<StreamId>,
+        now: UnixTime,
         ends: UnixTime,
-    ) -> Result<(), Overloaded> {
-        if self.is_full_for(key) {
-            return Err(Overloaded);
-        }
-        self.last_id = self.last_id.wrapping_add(1);
-        let id = CallId(self.last_id);
-        let waiters = waiter.into_iter().collect();
-        self.under_way
-            .insert(key.clone(), UnderWay { id, ours: false, again: None, ends, waiters });
-        self.keys.insert(id, key.clone());
-        Ok(())
+    ) {
+        self.add(key, By::Other { version }, waiters, now, ends);
     }
 
-    /// Whether there is no room for a call for `key`. Fetches of keys always have room: there are no
-    /// more than providers. Anybody can cause introspection, which may take half of it.
-    fn is_full_for(&self, key: &CallKey) -> bool {
+    fn add(
+        &mut self,
+        key: &CallKey,
+        by: By,
+        waiters: Vec<StreamId>,
+        started: UnixTime,
+        ends: UnixTime,
+    ) -> CallId {
+        self.last_id = self.last_id.wrapping_add(1);
+        let id = CallId(self.last_id);
+        self.under_way.insert(key.clone(), UnderWay { id, by, started, ends, waiters });
+        self.keys.insert(id, key.clone());
+        id
+    }
+
+    /// Whether there is no room for a call for `key`. Fetches of keys and of the feed always have room:
+    /// there are no more than the config names. Anybody can cause introspection, which may take half of
+    /// it, and nobody waits for what is stored.
+    #[must_use]
+    pub fn is_full_for(&self, key: &CallKey) -> bool {
         let introspects = |key: &CallKey| matches!(key, CallKey::Introspection(_));
         match key {
-            CallKey::Jwks(_) => false,
-            CallKey::User(_) => self.under_way.len() >= self.limit,
+            CallKey::Jwks(_) | CallKey::Feed => false,
+            CallKey::User(_) | CallKey::Blacklist(_) => self.under_way.len() >= self.limit,
             CallKey::Introspection(_) => {
                 self.under_way.len() >= self.limit
                     || self.under_way.keys().filter(|key| introspects(key)).count()
                         >= self.limit.div_ceil(2)
             }
+            CallKey::Store(_) => self.under_way.len() >= self.limit.div_ceil(2),
         }
     }
 
@@ -338,13 +398,6 @@ impl Calls {
         }
         for (at, _) in &mut self.retries {
             *at = at.before(back);
-        }
-    }
-
-    /// Lets all of `waiters` wait for the call for `key`.
-    pub fn join_all(&mut self, key: &CallKey, waiters: Vec<StreamId>) {
-        if let Some(call) = self.under_way.get_mut(key) {
-            call.waiters.extend(waiters);
         }
     }
 
@@ -380,9 +433,13 @@ impl Calls {
     /// Has a call that failed tried once more, within the time it was given, if it was not before.
     /// Whether it will be. `jitter` from 0 to 1 spreads the attempts.
     pub fn try_again(&mut self, id: CallId, jitter: f64, now: UnixTime) -> bool {
-        let call = self.keys.get(&id).and_then(|key| self.under_way.get_mut(key));
-        let Some((ends, mut request)) = call.and_then(|call| Some((call.ends, call.again.take()?)))
-        else {
+        let Some(call) = self.keys.get(&id).and_then(|key| self.under_way.get_mut(key)) else {
+            return false;
+        };
+        let By::Us { again, .. } = &mut call.by else {
+            return false;
+        };
+        let (ends, Some(mut request)) = (call.ends, again.take()) else {
             return false;
         };
         let at = now.after(BACKOFF.mul_f64(jitter.clamp(0.0, 1.0) + 0.5));
@@ -407,8 +464,24 @@ impl Calls {
     /// Ends a call. `None` where it had ended before.
     pub fn end(&mut self, id: CallId) -> Option<Ended> {
         let key = self.keys.remove(&id)?;
-        let call = self.under_way.remove(&key)?;
-        Some(Ended { key, ours: call.ours, waiters: call.waiters })
+        let UnderWay { by, started, waiters, .. } = self.under_way.remove(&key)?;
+        let leg = match by {
+            By::Us { leg, .. } => Some(leg),
+            By::Other { .. } => None,
+        };
+        Some(Ended { key, leg, started, waiters })
+    }
+
+    /// The calls that other workers make, and the version of the slot that said so.
+    #[must_use]
+    pub fn followed(&self) -> Vec<(CallId, CallKey, u32)> {
+        self.under_way
+            .iter()
+            .filter_map(|(key, call)| match call.by {
+                By::Other { version } => Some((call.id, key.clone(), version)),
+                By::Us { .. } => None,
+            })
+            .collect()
     }
 
     /// The calls that should have ended by now.

@@ -20,7 +20,7 @@ use crate::jwks::KeySet;
 use crate::rules::Rules;
 use crate::signature::Preference;
 use crate::token::algorithm::Algorithm;
-use names::{Authority, ClusterName, HeaderName, HttpUri, JsonPointer, PathTemplate};
+use names::{Authority, ClusterName, HeaderName, HttpUri, JsonPointer, KeyTemplate, PathTemplate};
 
 /// What `${env:NAME}` is read from: the environment of Envoy's VM.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -89,6 +89,8 @@ pub struct Config {
     pub providers: Vec<Provider>,
     /// Where the user's record comes from.
     pub user: UserSource,
+    /// How it is known which tokens were revoked before their time.
+    pub revocation: Revocation,
     /// What the upstream is told.
     pub context: Context,
     /// What a request must show, by its path and method.
@@ -220,6 +222,17 @@ pub enum UserSource {
     Lookup(Box<Lookup>),
 }
 
+impl UserSource {
+    /// How the users service is asked, where it is.
+    #[must_use]
+    pub fn lookup(&self) -> Option<&Lookup> {
+        match self {
+            Self::Lookup(lookup) => Some(lookup),
+            Self::Claims => None,
+        }
+    }
+}
+
 /// How the users service is asked.
 #[derive(Debug)]
 pub struct Lookup {
@@ -251,6 +264,80 @@ pub struct Lookup {
     pub max_entries: usize,
     /// What marks a user who may act.
     pub active: Option<Active>,
+    /// Where records are kept for all proxies.
+    pub redis: Option<RedisCache>,
+    /// All of this that a record depends on, as one text: lookups that differ in it share no records.
+    pub identity: Secret,
+}
+
+/// Redis, behind a webdis.
+#[derive(Debug)]
+pub struct Redis {
+    /// The Envoy cluster of webdis.
+    pub cluster: ClusterName,
+    /// `:authority` of the call.
+    pub authority: Authority,
+    /// Further headers of the call.
+    pub headers: Vec<(HeaderName, Secret)>,
+    /// How long one call may take.
+    pub timeout: Duration,
+}
+
+/// Users' records in Redis.
+#[derive(Debug)]
+pub struct RedisCache {
+    /// Which Redis.
+    pub redis: Redis,
+    /// What the names of records begin with.
+    pub prefix: String,
+}
+
+/// How it is known which tokens were revoked before their time.
+#[derive(Debug)]
+pub struct Revocation {
+    /// A list that is asked for again and again.
+    pub feed: Option<Feed>,
+    /// Names in Redis.
+    pub blacklist: Option<Blacklist>,
+    /// What becomes of a token where that cannot be known.
+    pub on_unavailable: OnUnavailable,
+}
+
+/// What becomes of a token of which it cannot be known whether it is revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnavailable {
+    /// It is refused.
+    Deny,
+    /// It is held to be good.
+    Allow,
+}
+
+/// A list of what is revoked.
+#[derive(Debug)]
+pub struct Feed {
+    /// Where it is.
+    pub uri: HttpUri,
+    /// The Envoy cluster that leads there.
+    pub cluster: ClusterName,
+    /// Further headers of the call.
+    pub headers: Vec<(HeaderName, Secret)>,
+    /// How long one poll may take.
+    pub timeout: Duration,
+    /// How long after a poll the next one is made.
+    pub interval: Duration,
+    /// How long after a poll that brought an answer its list is believed.
+    pub max_age: Duration,
+}
+
+/// Names in Redis.
+#[derive(Debug)]
+pub struct Blacklist {
+    /// Which Redis.
+    pub redis: Redis,
+    /// The names of a token there, each of which revokes it.
+    pub keys: Vec<KeyTemplate>,
+    /// How long an answer is used.
+    pub cache_ttl: Duration,
 }
 
 /// A field of the user's record and the value it has for a user who may act.
@@ -312,16 +399,17 @@ pub struct Limits {
     pub max_jwks_bytes: usize,
     /// Longest user record read, in bytes. Default 65536.
     pub max_user_bytes: usize,
+    /// Longest answer of the revocation feed read, in bytes. Default 1048576: 10,000 entries of 100 bytes.
+    pub max_feed_bytes: usize,
+    /// Most entries of the revocation feed held in one worker. Default 10000.
+    pub max_revocations: usize,
 }
 
 impl Config {
     /// How many users each worker remembers.
     #[must_use]
     pub fn max_users(&self) -> usize {
-        match &self.user {
-            UserSource::Lookup(lookup) => lookup.max_entries,
-            UserSource::Claims => 0,
-        }
+        self.user.lookup().map_or(0, |lookup| lookup.max_entries)
     }
 
     /// Reads and checks a config.

@@ -30,7 +30,7 @@ pub enum Code {
     TokenExpired,
     /// `nbf` or `iat` is to come.
     TokenNotYetValid,
-    /// The issuer says that the token is not active.
+    /// The token is revoked, or its issuer says that it is not active.
     TokenRevoked,
     /// Two different tokens.
     TokenAmbiguous,
@@ -46,6 +46,8 @@ pub enum Code {
     KeysUnavailable,
     /// The issuer cannot be asked about the token.
     IntrospectionUnavailable,
+    /// What is revoked cannot be known.
+    RevocationUnavailable,
     /// The users service cannot be asked, or makes no sense.
     UserLookupUnavailable,
     /// The path can be read in too many ways.
@@ -58,7 +60,7 @@ pub enum Code {
 
 impl Code {
     /// Every code there is.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::TokenMissing,
         Self::TokenMalformed,
         Self::AlgorithmNotAllowed,
@@ -78,6 +80,7 @@ impl Code {
         Self::PermissionRequired,
         Self::KeysUnavailable,
         Self::IntrospectionUnavailable,
+        Self::RevocationUnavailable,
         Self::UserLookupUnavailable,
         Self::PathRefused,
         Self::Overloaded,
@@ -107,6 +110,7 @@ impl Code {
             Self::PermissionRequired => Row("permission_required", 403, InsufficientScope, "the user does not have a permission that this path requires"),
             Self::KeysUnavailable => Row("keys_unavailable", 503, TryLater, "the issuer's keys cannot be fetched at present"),
             Self::IntrospectionUnavailable => Row("introspection_unavailable", 503, TryLater, "the issuer cannot be asked about the token at present"),
+            Self::RevocationUnavailable => Row("revocation_unavailable", 503, TryLater, "it cannot be known at present whether the token is revoked"),
             Self::UserLookupUnavailable => Row("user_lookup_unavailable", 503, TryLater, "the user cannot be looked up at present"),
             Self::PathRefused => Row("path_refused", 400, None, "the path can be read in too many ways"),
             Self::Overloaded => Row("overloaded", 503, TryLater, "too many requests are waiting"),

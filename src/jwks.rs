@@ -177,6 +177,12 @@ impl Key {
         self.algorithm.is_none_or(|own| own == algorithm) && self.public.fits(algorithm)
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
     /// The key itself.
     #[must_use]
     pub fn public_key(&self) -> &PublicKey {

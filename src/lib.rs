@@ -27,6 +27,7 @@ pub mod token;
 pub mod jwks;
 pub mod signature;
 
+pub mod revocation;
 pub mod user;
 
 pub mod context;
@@ -34,6 +35,7 @@ pub mod denial;
 
 pub mod board;
 pub mod callout;
+pub mod redis;
 
 pub mod bounded;
 pub mod json;

@@ -1,7 +1,8 @@
 //! The way of one request, as a machine: each state is a type, and leaving it consumes it.
 //!
 //! ```text
-//! begin -> token -> (AwaitKeys or AwaitWord) -> verified -> (AwaitUser) -> known user -> rule -> Forward
+//! begin -> token -> (AwaitKeys or AwaitWord) -> verified -> (AwaitFeed, AwaitListed) -> not revoked
+//!       -> (AwaitUser) -> known user -> rule -> Forward
 //! ```
 //!
 //! What each step finds wanting ends in [`Step::Deny`], and nothing else does not end in
@@ -10,11 +11,12 @@
 use std::rc::Rc;
 
 use crate::callout::CallKey;
-use crate::config::{Config, UserSource};
+use crate::config::{Config, OnUnavailable, UserSource};
 use crate::context::{ContextError, UserContext, texts};
 use crate::denial::{Code, Denial};
 use crate::headers::{Edit, Stripped, context_edits};
 use crate::jwks::cache::Keys;
+use crate::revocation::blacklist::Names;
 use crate::rules::{Demand, Lacking, Level};
 use crate::time::UnixTime;
 use crate::token::cache::Remembered;
@@ -22,8 +24,9 @@ use crate::token::extract::{self, Removals};
 use crate::token::introspection::{OpaqueToken, Question};
 use crate::token::{ProviderId, TokenError, UnverifiedToken, VerifiedToken};
 use crate::user::cache::Cached;
+use crate::user::stored::Stored;
 use crate::user::{Known, UserKey, UserRecord};
-use crate::worker::Shared;
+use crate::worker::{Shared, Verdict};
 
 /// What is to be done with a request.
 #[must_use]
@@ -49,6 +52,10 @@ pub enum Waiting {
     Keys(AwaitKeys),
     /// For its issuer's word on its token.
     Word(AwaitWord),
+    /// For the first word of what is revoked.
+    Feed(AwaitFeed),
+    /// For what the blacklist says of its token.
+    Listed(AwaitListed),
     /// For its user's record.
     User(AwaitUser),
 }
@@ -60,8 +67,15 @@ pub enum Outcome {
     KeysArrived,
     /// The issuer answered about the token.
     Introspected(Result<VerifiedToken, TokenError>),
-    /// The users service answered.
-    User(Known),
+    /// The revocation feed was heard.
+    FeedArrived {
+        /// Whether its list is another one.
+        changed: bool,
+    },
+    /// Whether the token is on the blacklist.
+    Listed(bool),
+    /// The users service answered, or did so earlier.
+    User(Stored),
     /// None of these: the service is down.
     Down,
     /// None of these: the service makes no sense.
@@ -106,7 +120,7 @@ pub fn begin(head: &Stripped, shared: &mut Shared, now: UnixTime) -> Step {
     };
     if let Some(remembered) = shared.remembered(&text, now) {
         return match remembered {
-            Ok(token) if own_place(token.provider()) => find_user(facts, token, shared, now),
+            Ok(token) if own_place(token.provider()) => vet(facts, token, shared, now),
             Ok(_) => facts.refuse_token(TokenError::IssuerUnknown),
             Err(error) => facts.refuse_token(error),
         };
@@ -144,17 +158,25 @@ impl Waiting {
         match (self, outcome) {
             (Self::Keys(state), Outcome::KeysArrived) => state.second_try(shared, now),
             (Self::Word(state), Outcome::Introspected(Ok(token))) => {
-                find_user(state.facts, token.clone(), shared, now)
+                vet(state.facts, token.clone(), shared, now)
             }
             (Self::Word(state), Outcome::Introspected(Err(error))) => {
                 state.facts.refuse_token(*error)
             }
-            (Self::User(state), Outcome::User(known)) => state.known(known, shared),
+            (Self::Feed(state), Outcome::FeedArrived { .. }) => {
+                vet(state.facts, state.token, shared, now)
+            }
+            (Self::Feed(state), Outcome::Down) => state.without_answer(shared, now),
+            (Self::Listed(state), Outcome::Listed(listed)) => state.answered(*listed, shared, now),
+            (Self::Listed(state), Outcome::Down) => state.without_answer(shared, now),
+            (Self::User(state), Outcome::User(stored)) => state.answered(stored, shared, now),
             (Self::User(state), Outcome::Down) => state.without_answer(shared, now),
             (
                 waiting,
                 Outcome::KeysArrived
                 | Outcome::Introspected(_)
+                | Outcome::FeedArrived { .. }
+                | Outcome::Listed(_)
                 | Outcome::User(_)
                 | Outcome::Down
                 | Outcome::Senseless,
@@ -167,7 +189,7 @@ impl Waiting {
     pub fn is_verified(&self) -> bool {
         match self {
             Self::Keys(_) | Self::Word(_) => false,
-            Self::User(_) => true,
+            Self::Feed(_) | Self::Listed(_) | Self::User(_) => true,
         }
     }
 
@@ -177,6 +199,9 @@ impl Waiting {
         match self {
             Self::Keys(state) => state.facts.denial(Code::KeysUnavailable, None),
             Self::Word(state) => state.facts.denial(Code::IntrospectionUnavailable, None),
+            Self::Feed(AwaitFeed { facts, .. }) | Self::Listed(AwaitListed { facts, .. }) => {
+                facts.denial(Code::RevocationUnavailable, None)
+            }
             Self::User(state) => state.facts.denial(Code::UserLookupUnavailable, None),
         }
     }
@@ -186,6 +211,8 @@ impl Waiting {
     pub fn overloaded(self) -> Denial {
         let (Self::Keys(AwaitKeys { facts, .. })
         | Self::Word(AwaitWord { facts })
+        | Self::Feed(AwaitFeed { facts, .. })
+        | Self::Listed(AwaitListed { facts, .. })
         | Self::User(AwaitUser { facts, .. })) = self;
         facts.denial(Code::Overloaded, None)
     }
@@ -230,7 +257,7 @@ impl AwaitKeys {
             Ok(token) => {
                 let signed = Remembered::Signed { token: token.clone(), generation };
                 shared.tokens.remember(text, signed);
-                find_user(facts, token, shared, now)
+                vet(facts, token, shared, now)
             }
             Err(error) => facts.refuse_token(error),
         }
@@ -256,6 +283,77 @@ fn ask_issuer(facts: Facts, provider: ProviderId, token: Rc<[u8]>) -> Step {
     Step::Wait(Waiting::Word(AwaitWord { facts }), CallKey::Introspection(question))
 }
 
+/// A verified token in want of the first word of what is revoked.
+#[derive(Debug)]
+pub struct AwaitFeed {
+    facts: Facts,
+    token: VerifiedToken,
+}
+
+impl AwaitFeed {
+    fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
+        match shared.config.revocation.on_unavailable {
+            OnUnavailable::Deny => self.facts.refuse(Code::RevocationUnavailable),
+            OnUnavailable::Allow => look_up_blacklist(self.facts, self.token, shared, now),
+        }
+    }
+}
+
+/// A verified token in want of what the blacklist says of it.
+#[derive(Debug)]
+pub struct AwaitListed {
+    facts: Facts,
+    token: VerifiedToken,
+}
+
+impl AwaitListed {
+    fn answered(self, listed: bool, shared: &mut Shared, now: UnixTime) -> Step {
+        if listed {
+            return self.facts.refuse(Code::TokenRevoked);
+        }
+        find_user(self.facts, self.token, shared, now)
+    }
+
+    fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
+        match shared.config.revocation.on_unavailable {
+            OnUnavailable::Deny => self.facts.refuse(Code::RevocationUnavailable),
+            OnUnavailable::Allow => find_user(self.facts, self.token, shared, now),
+        }
+    }
+}
+
+/// A verified token may have been revoked since it was issued: first by the feed, which is at hand.
+fn vet(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixTime) -> Step {
+    match shared.feed_on(&token, now) {
+        Verdict::Good => look_up_blacklist(facts, token, shared, now),
+        Verdict::Revoked => facts.refuse(Code::TokenRevoked),
+        Verdict::Await => Step::Wait(Waiting::Feed(AwaitFeed { facts, token }), CallKey::Feed),
+        Verdict::Unavailable => AwaitFeed { facts, token }.without_answer(shared, now),
+    }
+}
+
+/// Then by the blacklist, which must be asked.
+fn look_up_blacklist(
+    facts: Facts,
+    token: VerifiedToken,
+    shared: &mut Shared,
+    now: UnixTime,
+) -> Step {
+    let config = Rc::clone(&shared.config);
+    let Some(blacklist) = &config.revocation.blacklist else {
+        return find_user(facts, token, shared, now);
+    };
+    let Some(names) = Names::of(blacklist, token.claims()) else {
+        let why = "it has none of the claims by which the blacklist knows tokens";
+        return Step::Deny(facts.denial(Code::TokenMalformed, Some(why)));
+    };
+    let state = AwaitListed { facts, token };
+    match shared.is_listed(&names, now) {
+        Some(listed) => state.answered(listed, shared, now),
+        None => Step::Wait(Waiting::Listed(state), CallKey::Blacklist(names)),
+    }
+}
+
 /// A verified token in want of its user.
 #[derive(Debug)]
 pub struct AwaitUser {
@@ -265,14 +363,24 @@ pub struct AwaitUser {
 }
 
 impl AwaitUser {
+    /// The users service has answered. While it did, the token may have been revoked, or something of the
+    /// user's, which makes the answer an old one.
+    fn answered(self, stored: &Stored, shared: &mut Shared, now: UnixTime) -> Step {
+        if shared.feed_on(&self.token, now) == Verdict::Revoked {
+            return self.facts.refuse(Code::TokenRevoked);
+        }
+        if stored.fetched < shared.user_since(&self.key, now) {
+            let call = CallKey::User(self.key.clone());
+            return Step::Wait(Waiting::User(self), call);
+        }
+        self.known(&stored.known, shared)
+    }
+
     /// The users service is down: the record from before stands in, where the config allows it.
     fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
         let config = Rc::clone(&shared.config);
-        let stand_in = match &config.user {
-            UserSource::Lookup(lookup) => shared.users.stand_in(&self.key, lookup, now),
-            UserSource::Claims => None,
-        };
-        match stand_in {
+        let lookup = config.user.lookup();
+        match lookup.and_then(|lookup| shared.stand_in(&self.key, lookup, now)) {
             Some(record) => admitted(self.facts, &self.token, &record, shared),
             None => self.facts.refuse(Code::UserLookupUnavailable),
         }
@@ -302,7 +410,7 @@ fn find_user(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixT
                 .denial(Code::TokenMalformed, Some("it has none of the claims that name the user")),
         );
     };
-    match shared.users.get(&key, lookup, now) {
+    match shared.user(&key, lookup, now) {
         Some(Cached::Fresh(known)) => AwaitUser { facts, token, key }.known(&known, shared),
         Some(Cached::Revalidate(record)) => {
             shared.want(CallKey::User(key));

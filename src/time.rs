@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// By how much a clock may go back unnoticed, as time services nudge it.
+pub const NUDGE: Duration = Duration::from_secs(1);
+
 /// A moment: milliseconds since 1970-01-01T00:00:00Z, as the host's clock has them.
 ///
 /// Milliseconds are what timers and callout timeouts in Envoy count in.

@@ -11,7 +11,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::config::Provider;
-use crate::jwks::KeySet;
+use crate::jwks::{Key, KeySet};
 use crate::signature::Crypto;
 use crate::time::UnixTime;
 use claims::Claims;
@@ -89,12 +89,13 @@ impl UnverifiedToken {
     /// name that it gives, and none without a name signed it.
     #[must_use]
     pub fn wants_other_keys(&self, keys: &KeySet, crypto: &Crypto) -> bool {
-        !keys.names(self.jws.kid.as_deref()) && !self.is_signed_by(keys, crypto)
+        !keys.names(self.jws.kid.as_deref()) && self.signer(keys, crypto).is_none()
     }
 
-    fn is_signed_by(&self, keys: &KeySet, crypto: &Crypto) -> bool {
+    /// The key that made the signature.
+    fn signer<'a>(&'a self, keys: &'a KeySet, crypto: &Crypto) -> Option<&'a Key> {
         let jws = &self.jws;
-        keys.candidates(jws.algorithm, jws.kid.as_deref()).any(|key| {
+        keys.candidates(jws.algorithm, jws.kid.as_deref()).find(|key| {
             crypto.verify(key.public_key(), jws.algorithm, jws.signing_input(), &jws.signature)
         })
     }
@@ -139,11 +140,13 @@ impl UnverifiedToken {
         if keys.candidates(self.jws.algorithm, self.jws.kid.as_deref()).next().is_none() {
             return Err(TokenError::KeyUnknown);
         }
-        if !self.is_signed_by(keys, crypto) {
+        let Some(signer) = self.signer(keys, crypto) else {
             return Err(TokenError::SignatureInvalid);
-        }
+        };
+        // A token may leave its key unnamed, and a key may have no name.
+        let kid = signer.kid().or(self.jws.kid.as_deref()).map(Rc::from);
         self.jws.claims.check(provider, now)?;
-        Ok(VerifiedToken { claims: Rc::new(self.jws.claims), provider: self.provider })
+        Ok(VerifiedToken { claims: Rc::new(self.jws.claims), kid, provider: self.provider })
     }
 }
 
@@ -152,6 +155,7 @@ impl UnverifiedToken {
 #[derive(Clone)]
 pub struct VerifiedToken {
     claims: Rc<Claims>,
+    kid: Option<Rc<str>>,
     provider: ProviderId,
 }
 
@@ -173,13 +177,19 @@ impl VerifiedToken {
         now: UnixTime,
     ) -> Result<Self, TokenError> {
         claims.check_introspected(config, now)?;
-        Ok(Self { claims: Rc::new(claims), provider })
+        Ok(Self { claims: Rc::new(claims), kid: None, provider })
     }
 
     /// What it says.
     #[must_use]
     pub fn claims(&self) -> &Claims {
         &self.claims
+    }
+
+    /// The name of the key that signed it: the key's own, else the one that the token gives.
+    #[must_use]
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
     }
 
     /// Who issued it.

@@ -1,11 +1,14 @@
 //! The user lookup: a request out, and what its answer says about the user.
 
 pub mod cache;
+pub mod stored;
+pub mod table;
 
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::callout::{Answer, CallRequest, Failure};
 use crate::config::names::JsonPointer;
@@ -14,28 +17,65 @@ use crate::json;
 use crate::token::ProviderId;
 use crate::token::claims::Claims;
 
-/// Who a token speaks of: its provider, since two issuers may use one name for two users, the value of
-/// its key claim, and those of the claims that the path of the lookup names.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Who a token speaks of: its provider, since two issuers may use one name for two users, its subject,
+/// the value of its key claim, and those of the claims that the path of the lookup names. It does not
+/// print.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct UserKey {
     provider: ProviderId,
+    subject: Option<String>,
     value: String,
     claims: Vec<String>,
 }
 
+impl fmt::Debug for UserKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UserKey")
+    }
+}
+
 impl UserKey {
-    /// The key for `claims`: the first of the configured claims that is there and is a text. None
+    /// The key for the claims of `token`: the first of the configured claims that is there and is a text. None
     /// where no claim names the user, or one that the path needs is not a text.
     #[must_use]
-    pub fn of(config: &Lookup, provider: ProviderId, claims: &Claims) -> Option<Self> {
-        let value = config.key.iter().find_map(|name| claims.text(name))?;
+    pub fn of(config: &Lookup, provider: ProviderId, token: &Claims) -> Option<Self> {
+        let value = config.key.iter().find_map(|name| token.text(name))?;
         let claims: Vec<String> = config
             .path
             .claims()
-            .map(|pointer| pointer.find(claims.members())?.as_str().map(str::to_owned))
+            .map(|pointer| pointer.find(token.members())?.as_str().map(str::to_owned))
             .collect::<Option<_>>()?;
         let complete = !value.is_empty() && !claims.iter().any(String::is_empty);
-        complete.then(|| Self { provider, value: value.to_owned(), claims })
+        let subject = token.text("sub").map(str::to_owned);
+        complete.then(|| Self { provider, subject, value: value.to_owned(), claims })
+    }
+
+    /// Whose issuer it is.
+    #[must_use]
+    pub fn provider(&self) -> ProviderId {
+        self.provider
+    }
+
+    /// The token's `sub`.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
+    /// All that a record depends on: user, issuer and lookup. By this, those who share records know
+    /// that they mean the same.
+    #[must_use]
+    pub fn identity(&self, config: &Lookup, issuer: &str) -> String {
+        let Self { provider: _, subject, value, claims } = self;
+        json!([issuer, subject, value, claims, config.identity.reveal()]).to_string()
+    }
+
+    /// The name of the record in Redis, which people can read: behind the prefix the provider, the key
+    /// and the claims. Two users can have one name here, and are told apart by what is stored.
+    #[must_use]
+    pub fn redis_name(&self, prefix: &str, provider: &str) -> String {
+        let name = format!("{prefix}{provider}:{}", self.value);
+        self.claims.iter().fold(name, |name, claim| name + ":" + claim)
     }
 }
 

@@ -1,106 +1,29 @@
 //! What the requests of one VM share, and the requests of it that wait.
 //!
-//! Events go in (`on_request`, `on_answer`, `on_tick`, `on_gone`), and what is to be done comes out:
-//! a [`Disposition`] for each request, and the calls to make from [`Worker::next_call`].
+//! Events go in (`on_request`, `on_answer`, `on_wake`, `on_tick`, `on_gone`), and what is to be done comes
+//! out: a [`Disposition`] for each request, and the calls to make from [`Worker::next_call`].
 
+mod ask;
 mod learn;
+mod share;
+mod shared;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::board::Exchange;
 use crate::callout::circuit::Circuit;
-use crate::callout::{
-    Answer, CallId, CallKey, CallRequest, Calls, Dispatch, Ended, Failure, GRACE, StreamId,
-};
-use crate::config::{Config, KeySource, UserSource};
+use crate::callout::{Answer, CallId, CallKey, Calls, Dispatch, Failure, GRACE, Leg, StreamId};
+use crate::config::Config;
 use crate::denial::Denial;
 use crate::headers::{Edit, Stripped};
-use crate::jwks::cache::{Keys, ProviderKeys};
 use crate::log::{Level, Log};
 use crate::request::{self, Outcome, Step, Waiting};
 use crate::signature::Crypto;
 use crate::time::UnixTime;
-use crate::token::cache::{Remembered, TokenCache};
-use crate::token::introspection;
-use crate::token::{ProviderId, TokenError, VerifiedToken};
-use crate::user;
-use crate::user::cache::UserCache;
-
-/// What requests read and learn: the config, the keys, the users.
-pub struct Shared {
-    /// The config.
-    pub config: Rc<Config>,
-    /// What is known of tokens.
-    pub tokens: TokenCache,
-    /// What is known of users.
-    pub users: UserCache,
-    /// Who checks signatures.
-    pub crypto: Crypto,
-    keys: Vec<ProviderKeys>,
-    /// What is to be asked for though nobody waits for it.
-    wanted: Vec<CallKey>,
-    random: fastrand::Rng,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Shared({} tokens, {} users)", self.tokens.len(), self.users.len())
-    }
-}
-
-impl Shared {
-    /// A provider's keys.
-    #[must_use]
-    pub fn keys(&self, provider: ProviderId) -> Option<&ProviderKeys> {
-        provider.pick(&self.keys)
-    }
-
-    /// Has `key` asked for in the background.
-    pub fn want(&mut self, key: CallKey) {
-        self.wanted.push(key);
-    }
-
-    /// What is known of a token's text: the token, if it is as good as when it was verified, or why it
-    /// is not. `None` where it must be looked at.
-    pub fn remembered(
-        &mut self,
-        text: &[u8],
-        now: UnixTime,
-    ) -> Option<Result<VerifiedToken, TokenError>> {
-        let (token, has_expiry) = match self.tokens.get(text, now)? {
-            Remembered::Refused { error, .. } => return Some(Err(error)),
-            Remembered::Active { token, .. } => (token, false),
-            Remembered::Signed { token, generation } => {
-                // The set that its key was in is gone, and the key perhaps with it.
-                match self.keys(token.provider())?.usable(now) {
-                    Keys::Ready(_, held) if held == generation => (token, true),
-                    Keys::Ready(..) | Keys::Await | Keys::Unavailable => return None,
-                }
-            }
-        };
-        let provider = token.provider().pick(&self.config.providers)?;
-        let require_expiration = has_expiry && provider.require_expiration;
-        Some(token.claims().check_time(provider, require_expiration, now).map(|()| token))
-    }
-
-    /// An id for a request that came without one: a random UUID (RFC 9562 section 5.4).
-    pub fn new_request_id(&mut self) -> String {
-        let bits = self.random.u128(..);
-        let bits = bits & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
-        let hex = format!("{bits:032x}");
-        let mut id = String::with_capacity(36);
-        for (place, digit) in hex.chars().enumerate() {
-            if matches!(place, 8 | 12 | 16 | 20) {
-                id.push('-');
-            }
-            id.push(digit);
-        }
-        id
-    }
-}
+use crate::token::ProviderId;
+use ask::Asked;
+pub use shared::{Shared, Verdict};
 
 /// What is to be done with a client's request.
 #[must_use]
@@ -123,14 +46,23 @@ pub struct Worker {
     shared: Shared,
     calls: Calls,
     parked: HashMap<StreamId, Parked>,
-    user_circuit: Circuit,
-    introspection_circuits: Vec<Circuit>,
+    circuits: Circuits,
     log: Log,
-    exchange: Option<Exchange>,
-    /// The last post of each provider's keys that was taken over or made here.
-    seen: Vec<Option<UnixTime>>,
+    /// The last post of each document that was taken over or made here.
+    seen: HashMap<CallKey, UnixTime>,
+    /// The same of the list that the feed brought.
+    list_seen: Option<UnixTime>,
     wake_others: bool,
     last_seen: UnixTime,
+}
+
+/// One for each service that requests wait for. Fetches of keys and of the feed have their own pace.
+#[derive(Debug, Default)]
+struct Circuits {
+    users: Circuit,
+    users_redis: Circuit,
+    blacklist: Circuit,
+    introspection: HashMap<ProviderId, Circuit>,
 }
 
 #[derive(Debug)]
@@ -149,26 +81,13 @@ impl Worker {
         Self {
             calls: Calls::new(config.limits.max_inflight_callouts),
             parked: HashMap::new(),
-            user_circuit: Circuit::default(),
-            introspection_circuits: config.providers.iter().map(|_| Circuit::default()).collect(),
+            circuits: Circuits::default(),
             log: Log::default(),
-            exchange,
-            seen: config.providers.iter().map(|_| None).collect(),
+            seen: HashMap::new(),
+            list_seen: None,
             wake_others: false,
             last_seen: UnixTime::from_millis(0),
-            shared: Shared {
-                tokens: TokenCache::new(config.limits.max_cached_tokens),
-                users: UserCache::new(config.max_users()),
-                keys: config
-                    .providers
-                    .iter()
-                    .map(|provider| ProviderKeys::new(provider.trust.keys.as_ref()))
-                    .collect(),
-                crypto,
-                wanted: Vec::new(),
-                random: fastrand::Rng::with_seed(seed),
-                config: Rc::new(config),
-            },
+            shared: Shared::new(config, crypto, exchange, seed),
         }
     }
 
@@ -206,7 +125,8 @@ impl Worker {
         }
     }
 
-    /// A call has ended. Those who waited for it go on, unless it is to be tried once more.
+    /// A call has ended. Those who waited for it go on, unless it is to be tried once more, or another
+    /// one follows.
     pub fn on_answer(&mut self, id: CallId, answer: &Answer, now: UnixTime) -> Vec<Released> {
         self.notice(now);
         let jitter = self.shared.random.f64();
@@ -217,28 +137,40 @@ impl Worker {
         let Some(ended) = self.calls.end(id) else {
             return Vec::new();
         };
-        if let Some(circuit) = self.circuit(&ended.key) {
+        let Some(leg) = ended.leg else {
+            // Another worker's turn is over and nothing has come of it: its turn is ours.
+            return self.ask_again(ended, now);
+        };
+        if let Some(circuit) = self.circuit(&ended.key, leg) {
             if answer.is_outage() {
                 circuit.failed(jitter, now);
             } else {
                 circuit.answered();
             }
         }
-        let outcome = match &ended.key {
-            CallKey::Jwks(provider) if self.must_discover(*provider) && ended.ours => {
+        let outcome = match (&ended.key, leg) {
+            (CallKey::Jwks(provider), Leg::Discovery) => {
                 match self.learn_location(*provider, answer, now) {
                     // Found; now for the keys themselves, for all who wait.
-                    Some(()) => return self.call_on(ended, now),
+                    Some(()) => return self.ask_next(ended, now),
                     None => Outcome::Down,
                 }
             }
-            CallKey::Jwks(provider) => self.learn_keys(*provider, answer, now),
-            CallKey::Introspection(question) => self.learn_word(question, answer, now),
-            CallKey::User(key) => self.learn_user(key, answer, now),
+            (CallKey::Jwks(provider), _) => self.learn_keys(*provider, answer, now),
+            (CallKey::Introspection(question), _) => self.learn_word(question, answer, now),
+            (CallKey::Feed, _) => self.learn_feed(answer, now),
+            (CallKey::Blacklist(names), _) => self.learn_listed(names, answer, now),
+            (CallKey::User(key), Leg::Redis) => match self.recall(key, answer, now) {
+                Some(outcome) => outcome,
+                None => return self.ask_next(ended, now),
+            },
+            (CallKey::User(key), _) => self.learn_user(key, answer, ended.started, now),
+            (CallKey::Store(_), _) => {
+                self.learn_stored(answer, now);
+                return Vec::new();
+            }
         };
-        if let (CallKey::Jwks(provider), true) = (&ended.key, ended.ours) {
-            self.post(*provider, answer, &outcome, now);
-        }
+        self.tell(&ended.key, answer, &outcome, now);
         self.release(ended.waiters, &outcome, now)
     }
 
@@ -246,19 +178,21 @@ impl Worker {
     pub fn on_wake(&mut self, now: UnixTime) -> Vec<Released> {
         self.notice(now);
         let mut released = Vec::new();
-        for provider in ProviderId::all(self.shared.keys.len()) {
-            let Some(news) = self.news(provider) else {
+        for (key, outcome) in self.news(now) {
+            // Whoever waits here for that, be it for this worker's own call, waits no more. What that
+            // call brings comes too late.
+            let ended = self.calls.under_way(&key).and_then(|call| self.calls.end(call));
+            let waiters = ended.map_or_else(Vec::new, |ended| ended.waiters);
+            released.extend(self.release(waiters, &outcome, now));
+        }
+        for (call, outcome) in self.turns_over(now) {
+            let Some(ended) = self.calls.end(call) else {
                 continue;
             };
-            let outcome = self.take_over(provider, &news, now);
-            // Whoever waits here for these keys, be it for this worker's own call, waits no more. What
-            // that call brings comes too late.
-            let waiters = self
-                .calls
-                .under_way(&CallKey::Jwks(provider))
-                .and_then(|call| self.calls.end(call))
-                .map_or_else(Vec::new, |ended| ended.waiters);
-            released.extend(self.release(waiters, &outcome, now));
+            released.extend(match outcome {
+                Some(outcome) => self.release(ended.waiters, &outcome, now),
+                None => self.ask_again(ended, now),
+            });
         }
         released
     }
@@ -283,14 +217,11 @@ impl Worker {
         released
     }
 
-    /// Time has passed: keys are refreshed, calls and requests that are overdue end.
+    /// Time has passed: documents are refreshed, calls and requests that are overdue end.
     pub fn on_tick(&mut self, now: UnixTime) -> Vec<Released> {
         self.notice(now);
-        for provider in ProviderId::all(self.shared.keys.len()) {
-            if provider.pick(&self.shared.keys).is_some_and(|keys| keys.is_due(now)) {
-                // Where too many calls are under way, the next tick tries again.
-                let _ = self.call(&CallKey::Jwks(provider), None, now);
-            }
+        for key in self.due(now) {
+            let _: Asked = self.ask(&key, None, now);
         }
         self.calls.release_retries(now);
         let mut released = self.on_wake(now);
@@ -333,23 +264,24 @@ impl Worker {
         match step {
             Step::Forward(edits) => Disposition::Forward(edits),
             Step::Deny(denial) => self.deny(denial),
-            Step::Wait(waiting, key) if !self.may_call(&key, now) => {
-                let step = waiting.resume(&Outcome::Down, &mut self.shared, now);
-                self.settle(stream, step, now)
-            }
             Step::Wait(waiting, key) => {
                 if self.parked.len() >= self.shared.config.limits.max_waiters
                     || (!waiting.is_verified() && self.strangers_fill_their_half())
                 {
                     return self.deny(waiting.overloaded());
                 }
-                let Some(timeout) = self.call(&key, Some(stream), now) else {
-                    return self.deny(waiting.overloaded());
-                };
-                let deadline = now.after(timeout).after(GRACE);
-                let parked = Parked { waiting, key, deadline };
-                self.parked.insert(stream, parked);
-                Disposition::Pause
+                match self.ask(&key, Some(stream), now) {
+                    Asked::UnderWay(patience) => {
+                        let deadline = now.after(patience).after(GRACE);
+                        self.parked.insert(stream, Parked { waiting, key, deadline });
+                        Disposition::Pause
+                    }
+                    Asked::Full => self.deny(waiting.overloaded()),
+                    Asked::Shut => {
+                        let step = waiting.resume(&Outcome::Down, &mut self.shared, now);
+                        self.settle(stream, step, now)
+                    }
+                }
             }
         }
     }
@@ -362,104 +294,11 @@ impl Worker {
             && self.parked.values().filter(|parked| !parked.waiting.is_verified()).count() >= half
     }
 
-    /// Whether a call for `key` is under way or may be made: the circuit of its dependency is closed,
-    /// or this one is the probe.
-    fn may_call(&mut self, key: &CallKey, now: UnixTime) -> bool {
-        self.calls.under_way(key).is_some()
-            || self.circuit(key).is_none_or(|circuit| circuit.admits(now))
-    }
-
-    /// The circuit that a call for `key` goes through. Fetches of keys have their own pace.
-    fn circuit(&mut self, key: &CallKey) -> Option<&mut Circuit> {
-        match key {
-            CallKey::Jwks(_) => None,
-            CallKey::Introspection(question) => {
-                question.provider.pick_mut(&mut self.introspection_circuits)
-            }
-            CallKey::User(_) => Some(&mut self.user_circuit),
-        }
-    }
-
     fn deny(&mut self, denial: Denial) -> Disposition {
         self.log.add(
             Level::Debug,
             format!("denied code={} request_id={}", denial.code.name(), denial.request_id),
         );
         Disposition::Deny(denial)
-    }
-
-    /// Joins the call for `key`, or starts it; how long it may take. `None` where there are too many.
-    fn call(&mut self, key: &CallKey, waiter: Option<StreamId>, now: UnixTime) -> Option<Duration> {
-        let request = self.request_for(key)?;
-        let mut patience = request.timeout;
-        if let CallKey::Jwks(provider) = key {
-            if self.discovers(*provider) {
-                // Two calls, one after the other.
-                patience = patience.saturating_mul(2).saturating_add(GRACE);
-            }
-            if self.calls.under_way(key).is_none()
-                && let Some(ends) = self.others_turn(*provider, now, patience)
-            {
-                self.calls.follow(key, waiter, ends).ok()?;
-                self.fetch_started(*provider);
-                return Some(ends.since(now));
-            }
-            self.calls.join(key, waiter, now, || request).ok()?;
-            self.fetch_started(*provider);
-        } else {
-            self.calls.join(key, waiter, now, || request).ok()?;
-        }
-        Some(patience)
-    }
-
-    /// Starts what requests want asked for in the background.
-    fn call_wanted(&mut self, now: UnixTime) {
-        for key in std::mem::take(&mut self.shared.wanted) {
-            // Where it may not be, the next request that finds the record stale tries again.
-            if self.may_call(&key, now) {
-                let _ = self.call(&key, None, now);
-            }
-        }
-    }
-
-    /// Goes on with the next call for what `ended` was for, for all who waited for that.
-    fn call_on(&mut self, ended: Ended, now: UnixTime) -> Vec<Released> {
-        let started = self.call(&ended.key, None, now).is_some();
-        if !started {
-            return self.release(ended.waiters, &Outcome::Down, now);
-        }
-        self.calls.join_all(&ended.key, ended.waiters);
-        Vec::new()
-    }
-
-    fn request_for(&self, key: &CallKey) -> Option<CallRequest> {
-        let config = &self.shared.config;
-        match (key, &config.user) {
-            (CallKey::Jwks(provider), _) => {
-                let KeySource::Remote(jwks) =
-                    provider.pick(&config.providers)?.trust.keys.as_ref()?
-                else {
-                    return None;
-                };
-                let uri = self.shared.keys(*provider)?.remote()?.target();
-                Some(CallRequest::get(
-                    &jwks.cluster,
-                    uri.scheme,
-                    &uri.authority,
-                    uri.path.clone(),
-                    jwks.timeout,
-                    config.limits.max_jwks_bytes,
-                ))
-            }
-            (CallKey::Introspection(question), _) => {
-                let provider = question.provider.pick(&config.providers)?;
-                let introspection = provider.trust.introspection.as_ref()?;
-                introspection::request(introspection, &question.token, &config.limits)
-            }
-            (CallKey::User(key), UserSource::Lookup(lookup)) => {
-                Some(user::lookup_request(lookup, key, &config.limits))
-            }
-            (CallKey::User(_), UserSource::Claims) => None,
-        }
     }
 }

@@ -32,17 +32,23 @@ enum State {
 }
 
 impl Circuit {
+    /// Whether [`Self::admits`] would say yes.
+    #[must_use]
+    pub fn would_admit(&self, now: UnixTime) -> bool {
+        match self.state {
+            State::Closed => true,
+            State::Open { until } => until <= now,
+        }
+    }
+
     /// Whether a call may be made now. Where it is a probe, no other may until it has ended, or a
     /// pause has gone by.
     pub fn admits(&mut self, now: UnixTime) -> bool {
-        match self.state {
-            State::Closed => true,
-            State::Open { until } if now < until => false,
-            State::Open { .. } => {
-                self.state = State::Open { until: now.after(LAST_PAUSE) };
-                true
-            }
+        let admitted = self.would_admit(now);
+        if admitted && matches!(self.state, State::Open { .. }) {
+            self.state = State::Open { until: now.after(LAST_PAUSE) };
         }
+        admitted
     }
 
     /// The dependency answered.

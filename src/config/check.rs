@@ -4,28 +4,33 @@
 //! A check that reports a problem answers `None`; the others go on, so that all are reported.
 
 mod providers;
+mod revocation;
+mod user;
 
 use std::collections::BTreeMap;
 
-use super::names::{self, ClusterName, HeaderName, PathTemplate};
+use super::names::{self, HeaderName};
 use super::read::At;
 use super::{
-    Active, Config, Context, ContextHeader, Environment, Limits, Lookup, Provider, Secret,
-    UserSource, ValueSource, raw,
+    Config, Context, ContextHeader, Environment, Limits, Provider, Redis, Secret, ValueSource, raw,
 };
 use crate::board::MIN_KEY_BYTES;
 use crate::headers::{ManagedHeaders, canonical};
 use crate::rules::{PathMatch, Requirement, Rule, Rules};
 use crate::signature::Preference;
 use providers::check_providers;
+use revocation::check_revocation;
+use user::check_user;
 
 /// Checks all of a config.
 pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Config> {
-    let raw::Config { mode, providers, user, context, rules, crypto, sharing, limits } = raw;
+    let raw::Config { mode, providers, user, revocation, context, rules, crypto, sharing, limits } =
+        raw;
 
     let mode = check_mode(mode, &at.field("mode"));
     let providers = check_providers(providers, &at.field("providers"), env);
     let user = check_user(user, &at.field("user"), env);
+    let revocation = check_revocation(revocation.unwrap_or_default(), &at.field("revocation"), env);
     let context = check_context(context, providers.as_deref(), &at.field("context"));
     if let (Some(providers), Some(context)) = (&providers, &context) {
         check_token_headers(providers, &context.managed, &at.field("providers"));
@@ -37,10 +42,18 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         None => Some(None),
     };
     let limits = check_limits(limits.unwrap_or_default(), &at.field("limits"));
+    if let (Some(user), Some(None)) = (&user, &sharing)
+        && user.lookup().is_some_and(|lookup| lookup.redis.is_some())
+    {
+        at.field("user").field("lookup").field("redis").problem::<()>(
+            "needs `sharing: {key: ...}`, the same in all proxies: records in Redis are signed with it",
+        );
+    }
     mode?;
     Some(Config {
         providers: providers?,
         user: user?,
+        revocation: revocation?,
         context: context?,
         rules: rules?,
         crypto: crypto?,
@@ -94,96 +107,6 @@ fn check_sharing(raw: raw::Sharing, at: &At<'_>, env: Environment<'_>) -> Option
     Some(Secret::new(key))
 }
 
-fn check_user(raw: Option<raw::User>, at: &At<'_>, env: Environment<'_>) -> Option<UserSource> {
-    let raw::User { source, key, lookup, active } = at.required(raw)?;
-
-    let active = match active {
-        Some(raw) => check_active(raw, &at.field("active")).map(Some),
-        None => Some(None),
-    };
-    match at.field("source").required(source)?.as_str() {
-        "claims" => {
-            let unused = |name: &str, present: bool| {
-                if present {
-                    let _: Option<()> =
-                        at.field(name).problem("has no use with `source: claims`, remove it");
-                }
-            };
-            unused("lookup", lookup.is_some());
-            unused("key", key.is_some());
-            unused("active", !matches!(active, Some(None)));
-            Some(UserSource::Claims)
-        }
-        "lookup" => {
-            let key = match key {
-                Some(key) => at.field("key").texts(key),
-                None => Some(vec!["sub".to_owned()]),
-            };
-            let raw = at.field("lookup").required(lookup)?;
-            let lookup = check_lookup(raw, &at.field("lookup"), env);
-            Some(UserSource::Lookup(Box::new(Lookup { key: key?, active: active?, ..lookup? })))
-        }
-        other => at
-            .field("source")
-            .problem(format!("`{other}` is not a source, write `lookup` or `claims`")),
-    }
-}
-
-/// All of a [`Lookup`] but `key` and `active`, which stand beside `lookup` in the config.
-fn check_lookup(raw: raw::Lookup, at: &At<'_>, env: Environment<'_>) -> Option<Lookup> {
-    let raw::Lookup { cluster, authority, path, body, record, headers, timeout, cache } = raw;
-    let raw::Cache { ttl, negative_ttl, stale_while_revalidate, stale_if_error, max_entries } =
-        cache.unwrap_or_default();
-
-    let cluster: Option<ClusterName> = at.field("cluster").parsed(cluster);
-    let authority = match authority {
-        Some(text) => at.field("authority").parsed(Some(text)),
-        None => at.default("users"),
-    };
-    let path: Option<PathTemplate> = at.field("path").parsed(path);
-    let named_in_body = body.as_ref().is_some_and(|body| body.to_string().contains("{key}"));
-    if path.as_ref().is_some_and(|path| !path.has_key()) && !named_in_body {
-        at.field("path").problem::<()>(
-            "names no user, put `{key}` where the user's key goes, there or in a text of `body`",
-        );
-    }
-    let record = match record {
-        Some(text) => at.field("record").parsed(Some(text)).map(Some),
-        None => Some(None),
-    };
-    let headers = check_call_headers(headers.unwrap_or_default(), &at.field("headers"), env);
-    let timeout = at.field("timeout").duration(timeout.as_deref(), "300ms", "1ms", "60s");
-    let cache = at.field("cache");
-    let ttl = cache.field("ttl").duration(ttl.as_deref(), "300s", "0s", "1d");
-    let negative_ttl =
-        cache.field("negative_ttl").duration(negative_ttl.as_deref(), "10s", "0s", "1h");
-    let stale_while_revalidate = cache.field("stale_while_revalidate").duration(
-        stale_while_revalidate.as_deref(),
-        "0s",
-        "0s",
-        "1d",
-    );
-    let stale_if_error =
-        cache.field("stale_if_error").duration(stale_if_error.as_deref(), "0s", "0s", "1d");
-    let max_entries = cache.field("max_entries").number(max_entries, 10_000, 2, 1_000_000);
-    Some(Lookup {
-        key: Vec::new(),
-        active: None,
-        cluster: cluster?,
-        authority: authority?,
-        path: path?,
-        body,
-        record: record?,
-        headers: headers?,
-        timeout: timeout?,
-        ttl: ttl?,
-        negative_ttl: negative_ttl?,
-        stale_while_revalidate: stale_while_revalidate?,
-        stale_if_error: stale_if_error?,
-        max_entries,
-    })
-}
-
 fn check_call_headers(
     raw: BTreeMap<String, String>,
     at: &At<'_>,
@@ -210,11 +133,24 @@ fn check_call_headers(
     complete.then_some(headers)
 }
 
-fn check_active(raw: raw::Active, at: &At<'_>) -> Option<Active> {
-    let raw::Active { field, equals } = raw;
-    let field = at.field("field").parsed(field);
-    let equals = at.field("equals").required(equals);
-    Some(Active { field: field?, equals: equals? })
+/// A Redis, the fields of which stand beside those of what it is for.
+struct RawRedis {
+    cluster: Option<String>,
+    authority: Option<String>,
+    headers: Option<BTreeMap<String, String>>,
+    timeout: Option<String>,
+}
+
+fn check_redis(raw: RawRedis, at: &At<'_>, env: Environment<'_>) -> Option<Redis> {
+    let RawRedis { cluster, authority, headers, timeout } = raw;
+    let cluster = at.field("cluster").parsed(cluster);
+    let authority = match authority {
+        Some(text) => at.field("authority").parsed(Some(text)),
+        None => at.default("webdis"),
+    };
+    let headers = check_call_headers(headers.unwrap_or_default(), &at.field("headers"), env);
+    let timeout = at.field("timeout").duration(timeout.as_deref(), "100ms", "1ms", "60s");
+    Some(Redis { cluster: cluster?, authority: authority?, headers: headers?, timeout: timeout? })
 }
 
 fn check_context(
@@ -406,6 +342,8 @@ fn check_limits(raw: raw::Limits, at: &At<'_>) -> Limits {
         max_inflight_callouts,
         max_jwks_bytes,
         max_user_bytes,
+        max_feed_bytes,
+        max_revocations,
     } = raw;
     let number = |name: &str, value, default, least, most| {
         at.field(name).number(value, default, least, most)
@@ -423,5 +361,7 @@ fn check_limits(raw: raw::Limits, at: &At<'_>) -> Limits {
         ),
         max_jwks_bytes: number("max_jwks_bytes", max_jwks_bytes, 262_144, 256, 4_194_304),
         max_user_bytes: number("max_user_bytes", max_user_bytes, 65_536, 16, 4_194_304),
+        max_feed_bytes: number("max_feed_bytes", max_feed_bytes, 1_048_576, 256, 16_777_216),
+        max_revocations: number("max_revocations", max_revocations, 10_000, 1, 1_000_000),
     }
 }

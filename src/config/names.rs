@@ -123,6 +123,12 @@ pub struct HttpUri {
     pub path: String,
 }
 
+impl fmt::Display for HttpUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority.as_str(), self.path)
+    }
+}
+
 impl FromStr for HttpUri {
     type Err = BadName;
 
@@ -261,6 +267,51 @@ impl PathTemplate {
     }
 }
 
+/// A key in Redis with places for claims: `revoked:user:{sub}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyTemplate(Vec<KeyPart>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum KeyPart {
+    Text(String),
+    Claim(String),
+}
+
+impl KeyTemplate {
+    /// The key with the values of its claims in their places; `None` where one of them has none.
+    pub fn fill<'a>(&self, claim: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
+        self.0.iter().try_fold(String::new(), |key, part| match part {
+            KeyPart::Text(text) => Some(key + text),
+            KeyPart::Claim(name) => Some(key + claim(name).filter(|value| !value.is_empty())?),
+        })
+    }
+}
+
+impl FromStr for KeyTemplate {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let Some((name, after)) = after.split_once('}').filter(|(name, _)| !name.is_empty())
+            else {
+                return refuse(format!("`{text}` has a `{{` without a claim's name and a `}}`"));
+            };
+            parts.push(KeyPart::Text(before.to_owned()));
+            parts.push(KeyPart::Claim(name.to_owned()));
+            rest = after;
+        }
+        if parts.is_empty() || rest.contains('}') {
+            return refuse(format!(
+                "`{text}` names no claim, write a key such as `revoked:{{jti}}` or `revoked:user:{{sub}}`"
+            ));
+        }
+        parts.push(KeyPart::Text(rest.to_owned()));
+        Ok(Self(parts))
+    }
+}
+
 /// Appends a value. One that is `.` or `..` cannot be said with escapes, since readers decode them
 /// first (RFC 3986 section 6.2.2.2): its dots are encoded twice, so it names nobody and climbs nowhere.
 fn push_value(value: &str, path: &mut String) {
@@ -320,6 +371,14 @@ fn percent_encode(text: &str, out: &mut String) {
             }
         }
     }
+}
+
+/// `text` as one segment of a path in which a dot means something, too.
+#[must_use]
+pub fn segment_encoded(text: &str) -> String {
+    let mut out = String::new();
+    percent_encode(text, &mut out);
+    out.replace('.', "%2E")
 }
 
 /// `text` as a value of an `application/x-www-form-urlencoded` body. A space may stand there as

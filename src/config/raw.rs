@@ -15,6 +15,7 @@ pub struct Config {
     pub mode: Option<String>,
     pub providers: Option<BTreeMap<String, Provider>>,
     pub user: Option<User>,
+    pub revocation: Option<Revocation>,
     pub context: Option<Context>,
     pub rules: Option<Vec<Rule>>,
     pub crypto: Option<String>,
@@ -94,6 +95,47 @@ pub struct Lookup {
     pub headers: Option<BTreeMap<String, String>>,
     pub timeout: Option<String>,
     pub cache: Option<Cache>,
+    pub redis: Option<RedisCache>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct RedisCache {
+    pub cluster: Option<String>,
+    pub authority: Option<String>,
+    pub headers: Option<BTreeMap<String, String>>,
+    pub timeout: Option<String>,
+    pub prefix: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Revocation {
+    pub feed: Option<Feed>,
+    pub redis: Option<Blacklist>,
+    pub on_unavailable: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Feed {
+    pub uri: Option<String>,
+    pub cluster: Option<String>,
+    pub headers: Option<BTreeMap<String, String>>,
+    pub timeout: Option<String>,
+    pub interval: Option<String>,
+    pub max_age: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Blacklist {
+    pub cluster: Option<String>,
+    pub authority: Option<String>,
+    pub headers: Option<BTreeMap<String, String>>,
+    pub timeout: Option<String>,
+    pub keys: Option<Vec<String>>,
+    pub cache_ttl: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -164,4 +206,6 @@ pub struct Limits {
     pub max_inflight_callouts: Option<usize>,
     pub max_jwks_bytes: Option<usize>,
     pub max_user_bytes: Option<usize>,
+    pub max_feed_bytes: Option<usize>,
+    pub max_revocations: Option<usize>,
 }

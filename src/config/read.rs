@@ -20,8 +20,14 @@ const MAX_PROBLEMS: usize = 50;
 
 /// Whether `${env:NAME}` is understood at `path`.
 fn is_secret(path: &str) -> bool {
+    const HEADERS: [&str; 4] = [
+        "user.lookup.headers.",
+        "user.lookup.redis.headers.",
+        "revocation.feed.headers.",
+        "revocation.redis.headers.",
+    ];
     path == "sharing.key"
-        || path.starts_with("user.lookup.headers.")
+        || HEADERS.iter().any(|headers| path.starts_with(headers))
         || (path.starts_with("providers.") && path.ends_with(".introspection.client_secret"))
 }
 
@@ -84,7 +90,7 @@ fn refuse_stray_variables(value: &Value, at: &At<'_>) {
         Value::String(text) => {
             if text.contains("${env:") && !is_secret(&at.path) {
                 let _: Option<()> = at.problem(
-                    "`${env:...}` is read in secrets only (`sharing.key`, `client_secret`, the values of `user.lookup.headers`)",
+                    "`${env:...}` is read in secrets only (`sharing.key`, `client_secret`, the values of `headers` of a call)",
                 );
             }
         }

@@ -142,7 +142,12 @@ pub fn answer(headers: usize, size: usize, longest: usize) -> Answer {
         .ok()
         .flatten()
         .unwrap_or_default();
-    Answer::Response { status, max_age: callout::max_age(&headers), body }
+    Answer::Response {
+        status,
+        max_age: callout::max_age(&headers),
+        etag: callout::etag(&headers),
+        body,
+    }
 }
 
 /// Envoy's BoringSSL, behind the foreign function `verify_signature`.

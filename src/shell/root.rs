@@ -18,6 +18,7 @@ use crate::callout::{Answer, CallId, StreamId};
 use crate::config::Config;
 use crate::log::Level;
 use crate::signature::Crypto;
+use crate::user::table;
 use crate::worker::{Disposition, Released, Worker};
 
 /// The first tick comes at once: callouts cannot be made before it, and keys are wanted early.
@@ -147,7 +148,11 @@ impl RootContext for Root {
             if let Some(queue) = queue {
                 host::join_roster(queue);
             }
-            Exchange::new(Box::new(host::SharedData), key, &text, me)
+            let exchange = Exchange::new(Box::new(host::SharedData), key, me);
+            if let Some(lookup) = config.user.lookup() {
+                table::lay(&exchange, lookup);
+            }
+            exchange
         });
         self.shared = Some(Rc::new(Shared {
             worker: RefCell::new(Worker::new(config, crypto, exchange, seed)),

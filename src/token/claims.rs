@@ -11,20 +11,33 @@ use crate::time::{UnixTime, millis};
 
 /// Milliseconds since the epoch, as a claim says them: before 1970 too, and fractions of a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct NumericDate(i128);
+pub struct NumericDate(i128);
 
 impl NumericDate {
     fn of(value: &Value) -> Option<Self> {
-        /// A year that no calendar reaches; what lies beyond it is as good as never.
-        const NEVER: f64 = 1e15;
         let Value::Number(number) = value else {
             return None;
         };
-        if let Some(secs) = number.as_i64() {
-            return Some(Self(i128::from(secs) * 1_000));
+        match number.as_i64() {
+            Some(secs) => Some(Self(i128::from(secs) * 1_000)),
+            None => number.as_f64().map(Self::from_secs),
         }
-        let millis = number.as_f64()?.clamp(-NEVER, NEVER) * 1_000.0;
-        format!("{millis:.0}").parse().ok().map(Self)
+    }
+
+    /// The date so many seconds after the epoch; what is no number is never.
+    #[must_use]
+    pub fn from_secs(secs: f64) -> Self {
+        /// A year that no calendar reaches; what lies beyond it is as good as never.
+        const NEVER: f64 = 1e15;
+        let millis = secs.clamp(-NEVER, NEVER) * 1_000.0;
+        Self(format!("{millis:.0}").parse().unwrap_or(i128::MAX))
+    }
+
+    /// The same as a moment; the epoch where it is before that.
+    #[must_use]
+    pub fn to_unix(self) -> UnixTime {
+        let millis = self.0.clamp(0, i128::from(u64::MAX));
+        UnixTime::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 
     fn plus(self, span: Duration) -> i128 {
@@ -124,8 +137,13 @@ impl Claims {
     /// When the token expires, where it says so: no clock skew added.
     #[must_use]
     pub fn expiry(&self) -> Option<UnixTime> {
-        let millis = self.expiry?.0.clamp(0, i128::from(u64::MAX));
-        u64::try_from(millis).ok().map(UnixTime::from_millis)
+        self.expiry.map(NumericDate::to_unix)
+    }
+
+    /// Whether the token was issued before `date`, or does not say when.
+    #[must_use]
+    pub fn issued_before(&self, date: NumericDate) -> bool {
+        self.issued_at.is_none_or(|issued| issued < date)
     }
 
     /// The times again, for a token that was verified earlier.

@@ -6,19 +6,14 @@
 
 use std::rc::Rc;
 
+use super::stored::Stored;
 use super::{Known, UserKey, UserRecord};
 use crate::bounded::BoundedMap;
 use crate::config::Lookup;
 use crate::time::UnixTime;
 
 /// What is known of users, and since when.
-pub struct UserCache(BoundedMap<UserKey, Entry>);
-
-struct Entry {
-    known: Known,
-    /// When it ceases to be fresh.
-    expires: UnixTime,
-}
+pub struct UserCache(BoundedMap<UserKey, Stored>);
 
 /// What a request may go on with.
 #[derive(Debug, PartialEq)]
@@ -36,14 +31,19 @@ impl UserCache {
         Self(BoundedMap::new(max_entries))
     }
 
-    /// What is known of `key` now.
-    pub fn get(&mut self, key: &UserKey, config: &Lookup, now: UnixTime) -> Option<Cached> {
-        let entry = self.0.get(key)?;
-        if now < entry.expires {
-            return Some(Cached::Fresh(entry.known.clone()));
-        }
-        match &entry.known {
-            Known::Record(record) if now < entry.expires.after(config.stale_while_revalidate) => {
+    /// What is known of `key` now, of what was asked for at `since` or later.
+    pub fn get(
+        &mut self,
+        key: &UserKey,
+        config: &Lookup,
+        since: UnixTime,
+        now: UnixTime,
+    ) -> Option<Cached> {
+        let stored = self.0.get(key).filter(|stored| since <= stored.fetched)?;
+        let expires = stored.expires(config);
+        match &stored.known {
+            known if now < expires => Some(Cached::Fresh(known.clone())),
+            Known::Record(record) if now < expires.after(config.stale_while_revalidate) => {
                 Some(Cached::Revalidate(Rc::clone(record)))
             }
             Known::Record(_) | Known::Unknown => None,
@@ -55,21 +55,23 @@ impl UserCache {
         &mut self,
         key: &UserKey,
         config: &Lookup,
+        since: UnixTime,
         now: UnixTime,
     ) -> Option<Rc<UserRecord>> {
-        let entry = self.0.get(key)?;
-        match &entry.known {
-            Known::Record(record) if now < entry.expires.after(config.stale_if_error) => {
+        let stored = self.0.get(key).filter(|stored| since <= stored.fetched)?;
+        match &stored.known {
+            Known::Record(record) if now < stored.expires(config).after(config.stale_if_error) => {
                 Some(Rc::clone(record))
             }
             Known::Record(_) | Known::Unknown => None,
         }
     }
 
-    /// Remembers what the users service said.
-    pub fn remember(&mut self, key: UserKey, known: Known, config: &Lookup, now: UnixTime) {
-        let expires = now.after(known.lifetime(config));
-        self.0.insert(key, Entry { known, expires });
+    /// Remembers what the users service said, unless it has said something since.
+    pub fn remember(&mut self, key: &UserKey, stored: Stored) {
+        if self.0.peek(key).is_none_or(|held| held.fetched <= stored.fetched) {
+            self.0.insert(key.clone(), stored);
+        }
     }
 
     /// How many users are remembered.

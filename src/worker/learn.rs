@@ -1,26 +1,23 @@
-//! What a worker makes of answers: its own calls', and those that other workers posted.
+//! What a worker makes of the answers to its own calls.
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Worker;
-use crate::board::{Claim, News};
-use crate::callout::Answer;
-use crate::callout::circuit::Circuit;
-use crate::config::UserSource;
-use crate::jwks::cache::{ProviderKeys, RemoteKeys};
+use super::{Circuits, Worker};
+use crate::callout::{Answer, CallKey, Leg};
+use crate::config::Lookup;
+use crate::jwks::cache::RemoteKeys;
 use crate::jwks::{KeySet, Origin, discovery};
 use crate::log::Level;
+use crate::redis;
 use crate::request::Outcome;
-use crate::time::UnixTime;
-use crate::token::cache::{Remembered, TokenCache};
+use crate::revocation::blacklist::{self, Names};
+use crate::time::{NUDGE, UnixTime};
+use crate::token::cache::Remembered;
 use crate::token::introspection::{self, Question, Said};
 use crate::token::{ProviderId, TokenError, VerifiedToken};
-use crate::user::cache::UserCache;
+use crate::user::stored::Stored;
 use crate::user::{self, LookupError, UserKey};
-
-/// By how much a clock may go back unnoticed, as time services nudge it.
-const NUDGE: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Notes the time. Where it has gone back by more than clocks are nudged, what rests on the old one
@@ -31,14 +28,8 @@ impl Worker {
         if back <= NUDGE {
             return;
         }
-        let limits = &self.shared.config.limits;
-        self.shared.tokens = TokenCache::new(limits.max_cached_tokens);
-        self.shared.users = UserCache::new(self.shared.config.max_users());
-        for keys in self.shared.keys.iter_mut().filter_map(ProviderKeys::remote_mut) {
-            keys.clock_set_back(now);
-        }
-        self.user_circuit = Circuit::default();
-        self.introspection_circuits.fill_with(Circuit::default);
+        self.shared.clock_set_back(now);
+        self.circuits = Circuits::default();
         self.calls.clock_set_back(back);
         for parked in self.parked.values_mut() {
             parked.deadline = parked.deadline.before(back);
@@ -54,7 +45,7 @@ impl Worker {
         now: UnixTime,
     ) -> Outcome {
         match answer {
-            Answer::Response { status: 200, max_age, body } => {
+            Answer::Response { status: 200, max_age, body, .. } => {
                 self.take_keys(provider, body, *max_age, now, now)
             }
             Answer::Response { status, .. } => {
@@ -65,7 +56,7 @@ impl Worker {
     }
 
     /// Takes a key set that was fetched at `fetched`.
-    fn take_keys(
+    pub(super) fn take_keys(
         &mut self,
         provider: ProviderId,
         document: &[u8],
@@ -90,7 +81,12 @@ impl Worker {
         Outcome::KeysArrived
     }
 
-    fn keys_failed(&mut self, provider: ProviderId, fault: &str, now: UnixTime) -> Outcome {
+    pub(super) fn keys_failed(
+        &mut self,
+        provider: ProviderId,
+        fault: &str,
+        now: UnixTime,
+    ) -> Outcome {
         let jitter = self.shared.random.f64();
         if let Some(keys) = self.remote_keys(provider) {
             keys.failed(jitter, now);
@@ -165,16 +161,69 @@ impl Worker {
         Outcome::Introspected(result)
     }
 
-    /// Takes a user's record.
-    pub(super) fn learn_user(&mut self, key: &UserKey, answer: &Answer, now: UnixTime) -> Outcome {
+    /// Takes what the feed says.
+    pub(super) fn learn_feed(&mut self, answer: &Answer, now: UnixTime) -> Outcome {
         let config = Rc::clone(&self.shared.config);
-        let UserSource::Lookup(lookup) = &config.user else {
+        let Some(feed) = &config.revocation.feed else {
+            return Outcome::Down;
+        };
+        match self.shared.feed.answered(feed, &config.limits, answer, now) {
+            Ok(changed) => {
+                if changed {
+                    self.log_list();
+                }
+                Outcome::FeedArrived { changed }
+            }
+            Err(error) => {
+                self.log.warn("revocation feed", &error.to_string(), now);
+                Outcome::Down
+            }
+        }
+    }
+
+    pub(super) fn log_list(&mut self) {
+        let entries = self.shared.feed.list().map_or(0, |list| list.len());
+        self.log.add(Level::Info, format!("revocation feed entries={entries}"));
+    }
+
+    /// Takes what the blacklist says of a token's names.
+    pub(super) fn learn_listed(
+        &mut self,
+        names: &Names,
+        answer: &Answer,
+        now: UnixTime,
+    ) -> Outcome {
+        let config = Rc::clone(&self.shared.config);
+        let Some(blacklist) = &config.revocation.blacklist else {
+            return Outcome::Down;
+        };
+        let Some(listed) = blacklist::read_answer(answer, names) else {
+            let dependency = format!("blacklist cluster={}", blacklist.redis.cluster.as_str());
+            self.log.warn(&dependency, &unread(answer), now);
+            return Outcome::Down;
+        };
+        self.shared.listed.remember(names.clone(), listed, now.after(blacklist.cache_ttl));
+        Outcome::Listed(listed)
+    }
+
+    /// Takes a user's record, which was asked for at `asked`.
+    pub(super) fn learn_user(
+        &mut self,
+        key: &UserKey,
+        answer: &Answer,
+        asked: UnixTime,
+        now: UnixTime,
+    ) -> Outcome {
+        let config = Rc::clone(&self.shared.config);
+        let Some(lookup) = config.user.lookup() else {
             return Outcome::Down;
         };
         let fault = match user::read_answer(lookup, answer) {
             Ok(known) => {
-                self.shared.users.remember(key.clone(), known.clone(), lookup, now);
-                return Outcome::User(known);
+                let stored = Stored { fetched: asked, known };
+                self.shared.users.remember(key, stored.clone());
+                self.store(key, &stored, lookup, now);
+                return Outcome::User(stored);
             }
             Err(error) => error,
         };
@@ -187,68 +236,65 @@ impl Worker {
         if fault.is_outage() { Outcome::Down } else { Outcome::Senseless }
     }
 
-    /// Whether it is another worker's turn to fetch a provider's keys, and until when. Otherwise it
-    /// is ours now, for twice `patience`.
-    pub(super) fn others_turn(
-        &self,
-        provider: ProviderId,
+    /// Takes a user's record from Redis. `None` where it has none that can be used.
+    pub(super) fn recall(
+        &mut self,
+        key: &UserKey,
+        answer: &Answer,
         now: UnixTime,
-        patience: Duration,
-    ) -> Option<UnixTime> {
-        let exchange = self.exchange.as_ref()?;
-        let ends = now.after(patience).after(crate::callout::GRACE);
-        match exchange.claim(&self.slot(provider), self.seen_of(provider), now, ends) {
-            Claim::Mine => None,
-            Claim::Theirs(until) => Some(until),
-            // Taken over with the next wake or tick.
-            Claim::Answered => Some(ends),
+    ) -> Option<Outcome> {
+        let config = Rc::clone(&self.shared.config);
+        let lookup = config.user.lookup()?;
+        if !redis::is_got(answer) {
+            self.redis_failed(lookup, answer, now);
+        }
+        let text = redis::value(answer)?;
+        let exchange = self.shared.exchange.as_ref()?;
+        let body = exchange.verified(&self.shared.identity(key, lookup), &text)?;
+        let stored = Stored::from_bytes(&body)?;
+        let since = self.shared.user_since(key, now);
+        if !stored.is_fresh(lookup, since, now) {
+            return None;
+        }
+        self.shared.users.remember(key, stored.clone());
+        Some(Outcome::User(stored))
+    }
+
+    /// Hands a user's record to Redis, for the other proxies.
+    fn store(&mut self, key: &UserKey, stored: &Stored, lookup: &Lookup, now: UnixTime) {
+        let call = CallKey::Store(key.clone());
+        let life = stored.expires(lookup).since(now);
+        let (Some(redis), Some(exchange)) = (&lookup.redis, &self.shared.exchange) else {
+            return;
+        };
+        // Redis counts in seconds, and a record may not outlive its promise there.
+        if life < Duration::from_secs(1)
+            || self.calls.under_way(&call).is_some()
+            || self.calls.is_full_for(&call)
+        {
+            return;
+        }
+        let text = exchange.signed(&self.shared.identity(key, lookup), &stored.to_bytes());
+        let Some(name) = self.redis_name(key) else {
+            return;
+        };
+        if self.circuit(&call, Leg::Redis).is_none_or(|circuit| circuit.admits(now)) {
+            let request = redis::set(&redis.redis, &name, life, &text);
+            self.calls.start(&call, Leg::Redis, Vec::new(), now, request);
         }
     }
 
-    /// Posts the outcome of this worker's own fetch.
-    pub(super) fn post(
-        &mut self,
-        provider: ProviderId,
-        answer: &Answer,
-        outcome: &Outcome,
-        now: UnixTime,
-    ) {
-        let Some(exchange) = &self.exchange else {
-            return;
-        };
-        let slot = self.slot(provider);
-        let at = match (answer, outcome) {
-            (Answer::Response { max_age, body, .. }, Outcome::KeysArrived) => {
-                exchange.post(&slot, *max_age, body, now)
-            }
-            (_, _) => exchange.post_failure(&slot, now),
-        };
-        self.set_seen(provider, at);
-        self.wake_others = true;
+    pub(super) fn learn_stored(&mut self, answer: &Answer, now: UnixTime) {
+        let config = Rc::clone(&self.shared.config);
+        if let Some(lookup) = config.user.lookup().filter(|_| !redis::is_set(answer)) {
+            self.redis_failed(lookup, answer, now);
+        }
     }
 
-    /// What another worker posted of a provider's keys since.
-    pub(super) fn news(&self, provider: ProviderId) -> Option<News> {
-        self.shared.keys(provider)?.remote()?;
-        self.exchange.as_ref()?.news(&self.slot(provider), self.seen_of(provider))
-    }
-
-    /// Takes over what another worker posted.
-    pub(super) fn take_over(
-        &mut self,
-        provider: ProviderId,
-        news: &News,
-        now: UnixTime,
-    ) -> Outcome {
-        match news {
-            News::Answer(posted) => {
-                self.set_seen(provider, posted.at);
-                self.take_keys(provider, &posted.body, posted.max_age, posted.at.min(now), now)
-            }
-            News::Failure(at) => {
-                self.set_seen(provider, *at);
-                self.keys_failed(provider, "another worker could not fetch them", now)
-            }
+    fn redis_failed(&mut self, lookup: &Lookup, answer: &Answer, now: UnixTime) {
+        if let Some(redis) = &lookup.redis {
+            let dependency = format!("user redis cluster={}", redis.redis.cluster.as_str());
+            self.log.warn(&dependency, &unread(answer), now);
         }
     }
 
@@ -270,25 +316,20 @@ impl Worker {
         }
     }
 
-    fn remote_keys(&mut self, provider: ProviderId) -> Option<&mut RemoteKeys> {
+    pub(super) fn remote_keys(&mut self, provider: ProviderId) -> Option<&mut RemoteKeys> {
         provider.pick_mut(&mut self.shared.keys)?.remote_mut()
     }
 
     fn provider_name(&self, provider: ProviderId) -> &str {
         provider.pick(&self.shared.config.providers).map_or("", |provider| &provider.name)
     }
+}
 
-    fn slot(&self, provider: ProviderId) -> String {
-        format!("jwks.{}", self.provider_name(provider))
-    }
-
-    fn seen_of(&self, provider: ProviderId) -> Option<UnixTime> {
-        provider.pick(&self.seen).copied().flatten()
-    }
-
-    fn set_seen(&mut self, provider: ProviderId, at: UnixTime) {
-        if let Some(seen) = provider.pick_mut(&mut self.seen) {
-            *seen = Some(at);
-        }
+/// What is wrong with an answer of which nothing could be made.
+fn unread(answer: &Answer) -> String {
+    match answer {
+        Answer::Response { status: 200, .. } => "its answer is no reply to the command".to_owned(),
+        Answer::Response { status, .. } => format!("it answered with status {status}"),
+        Answer::Failed(failure) => failure.to_string(),
     }
 }

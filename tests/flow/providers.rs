@@ -459,7 +459,7 @@ fn a_jwks_is_kept_as_long_as_its_issuer_says_within_bounds() {
         let call = flow.call();
         let body = jwks(&[&flow.key]);
         let max_age = max_age.map(Duration::from_secs);
-        let answer = meshgate::callout::Answer::Response { status: 200, max_age, body };
+        let answer = meshgate::callout::Answer::Response { status: 200, max_age, etag: None, body };
         let _ = flow.worker.on_answer(call.id, &answer, flow.now);
         flow.advance(Duration::from_millis(refreshed_after * 1_000 - 1));
         flow.tick();

@@ -185,7 +185,11 @@ impl Flow {
 
     pub fn answer(&mut self, id: CallId, status: u16, body: &[u8]) -> Vec<Released> {
         let body = body.to_vec();
-        self.worker.on_answer(id, &Answer::Response { status, max_age: None, body }, self.now)
+        self.worker.on_answer(
+            id,
+            &Answer::Response { status, max_age: None, etag: None, body },
+            self.now,
+        )
     }
 
     pub fn fail(&mut self, id: CallId, failure: Failure) -> Vec<Released> {

@@ -1,0 +1,264 @@
+//! What was revoked before its time: a list from a feed, and names on a blacklist.
+
+pub mod blacklist;
+pub mod feed;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::names::JsonPointer;
+use crate::time::UnixTime;
+use crate::token::VerifiedToken;
+use crate::token::claims::NumericDate;
+
+/// Most entries that name none of `jti`, `sid`, `sub` and `kid`: every token is held against each.
+pub const MAX_UNNAMED: usize = 256;
+
+/// One thing that is revoked: every token for which all of it holds.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Entry {
+    /// The token's `iss`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    /// The token's `jti`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// The token's `sid`: a session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sid: Option<String>,
+    /// The token's `sub`: a user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub: Option<String>,
+    /// The key that signed the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kid: Option<String>,
+    /// The token's `iat` is before this, in seconds since the epoch, or there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iat_before: Option<f64>,
+    /// JSON Pointers into the claims, and what stands there.
+    #[serde(rename = "match", skip_serializing_if = "BTreeMap::is_empty")]
+    pub matches: BTreeMap<String, Value>,
+    /// When the entry ends, in seconds since the epoch: when the last token that it can mean has expired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exp: Option<f64>,
+    /// For those who read the feed. It means nothing here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Why a list of entries is no use. An entry that is left out could be the one that matters, so the
+/// whole list is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadEntry {
+    /// It says of no token what is revoked.
+    Empty,
+    /// A name of its `match` is not a JSON Pointer.
+    Pointer,
+    /// There are more than `limits.max_revocations`, or than [`MAX_UNNAMED`] that name nothing.
+    TooMany,
+}
+
+impl fmt::Display for BadEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str(
+                "an entry has none of `jti`, `sid`, `sub`, `kid`, `iss`, `iat_before` and `match`",
+            ),
+            Self::Pointer => f.write_str("a name in a `match` is not a JSON Pointer"),
+            Self::TooMany => write!(
+                f,
+                "it has more entries than `limits.max_revocations`, or more than {MAX_UNNAMED} without `jti`, `sid`, `sub` and `kid`"
+            ),
+        }
+    }
+}
+
+/// A list of entries, by what they name.
+#[derive(Default)]
+pub struct Revocations {
+    entries: Vec<Known>,
+    by_jti: Index,
+    by_sid: Index,
+    by_sub: Index,
+    by_kid: Index,
+    unnamed: Vec<usize>,
+}
+
+type Index = HashMap<String, Vec<usize>>;
+
+impl fmt::Debug for Revocations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Revocations({} entries)", self.entries.len())
+    }
+}
+
+struct Known {
+    entry: Entry,
+    matches: Vec<(JsonPointer, Value)>,
+    issued_before: Option<NumericDate>,
+    ends: Option<UnixTime>,
+    /// When this worker first saw it.
+    since: UnixTime,
+}
+
+impl Revocations {
+    /// The list of `entries`, less those that have ended. What `before` knew already keeps its time.
+    ///
+    /// # Errors
+    /// Where one cannot be understood, or there are more than `limit`.
+    pub fn new(
+        entries: Vec<Entry>,
+        before: &Self,
+        limit: usize,
+        now: UnixTime,
+    ) -> Result<Self, BadEntry> {
+        let mut list = Self::default();
+        for entry in entries {
+            let since = before.since(&entry).unwrap_or(now);
+            let known = Known::new(entry, since)?;
+            if known.is_live(now) {
+                list.add(known)?;
+            }
+            if list.entries.len() > limit {
+                return Err(BadEntry::TooMany);
+            }
+        }
+        Ok(list)
+    }
+
+    fn add(&mut self, known: Known) -> Result<(), BadEntry> {
+        let entry = &known.entry;
+        let place = self.entries.len();
+        // One index for each entry: it must hold as a whole, so any of its names finds it.
+        match (&entry.jti, &entry.sid, &entry.sub, &entry.kid) {
+            (Some(jti), _, _, _) => self.by_jti.entry(jti.clone()).or_default().push(place),
+            (_, Some(sid), _, _) => self.by_sid.entry(sid.clone()).or_default().push(place),
+            (_, _, Some(sub), _) => self.by_sub.entry(sub.clone()).or_default().push(place),
+            (_, _, _, Some(kid)) => self.by_kid.entry(kid.clone()).or_default().push(place),
+            (None, None, None, None) => self.unnamed.push(place),
+        }
+        if self.unnamed.len() > MAX_UNNAMED {
+            return Err(BadEntry::TooMany);
+        }
+        self.entries.push(known);
+        Ok(())
+    }
+
+    /// All entries, to be told to others.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().map(|known| &known.entry)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether a token is revoked.
+    #[must_use]
+    pub fn cover(&self, token: &VerifiedToken, now: UnixTime) -> bool {
+        let claims = token.claims();
+        let named = |index: &Index, name: Option<&str>| {
+            let places = name.filter(|_| !index.is_empty()).and_then(|name| index.get(name));
+            places.is_some_and(|places| self.any_holds(places, token, now))
+        };
+        named(&self.by_jti, claims.text("jti"))
+            || named(&self.by_sid, claims.text("sid"))
+            || named(&self.by_sub, claims.text("sub"))
+            || named(&self.by_kid, token.kid())
+            || self.any_holds(&self.unnamed, token, now)
+    }
+
+    fn any_holds(&self, places: &[usize], token: &VerifiedToken, now: UnixTime) -> bool {
+        places
+            .iter()
+            .filter_map(|place| self.entries.get(*place))
+            .any(|known| known.is_live(now) && known.holds_for(token))
+    }
+
+    /// Since when an entry that names this user has been there: what was known of the user before is
+    /// not used any more. The beginning of time where there is none.
+    #[must_use]
+    pub fn user_since(&self, issuer: &str, subject: &str, now: UnixTime) -> UnixTime {
+        let places = self.by_sub.get(subject).map(Vec::as_slice).unwrap_or_default();
+        places
+            .iter()
+            .filter_map(|place| self.entries.get(*place))
+            .filter(|known| known.is_live(now))
+            .filter(|known| known.entry.iss.as_deref().is_none_or(|iss| iss == issuer))
+            .map(|known| known.since)
+            .max()
+            .unwrap_or(UnixTime::from_millis(0))
+    }
+
+    /// Since when this very entry is there.
+    fn since(&self, entry: &Entry) -> Option<UnixTime> {
+        let places = self.by_sub.get(entry.sub.as_deref()?)?;
+        let mut known = places.iter().filter_map(|place| self.entries.get(*place));
+        known.find(|known| known.entry == *entry).map(|known| known.since)
+    }
+
+    /// The clock now says `now`, which is before what it said: nothing is from the future.
+    pub fn clock_set_back(&mut self, now: UnixTime) {
+        for known in &mut self.entries {
+            known.since = known.since.min(now);
+        }
+    }
+}
+
+impl Known {
+    fn new(entry: Entry, since: UnixTime) -> Result<Self, BadEntry> {
+        if entry == (Entry { exp: entry.exp, reason: entry.reason.clone(), ..Entry::default() }) {
+            return Err(BadEntry::Empty);
+        }
+        let matches = entry
+            .matches
+            .iter()
+            .map(|(pointer, value)| {
+                let pointer = pointer.parse().map_err(|_| BadEntry::Pointer)?;
+                Ok((pointer, value.clone()))
+            })
+            .collect::<Result<_, BadEntry>>()?;
+        Ok(Self {
+            matches,
+            issued_before: entry.iat_before.map(NumericDate::from_secs),
+            ends: entry.exp.map(|exp| NumericDate::from_secs(exp).to_unix()),
+            since,
+            entry,
+        })
+    }
+
+    fn is_live(&self, now: UnixTime) -> bool {
+        self.ends.is_none_or(|ends| now < ends)
+    }
+
+    fn holds_for(&self, token: &VerifiedToken) -> bool {
+        let claims = token.claims();
+        let Entry { iss, jti, sid, sub, kid, iat_before: _, matches: _, exp: _, reason: _ } =
+            &self.entry;
+        let is = |wanted: &Option<String>, name: &str| {
+            wanted.as_deref().is_none_or(|wanted| claims.text(name) == Some(wanted))
+        };
+        is(iss, "iss")
+            && is(jti, "jti")
+            && is(sid, "sid")
+            && is(sub, "sub")
+            && kid.as_deref().is_none_or(|kid| token.kid() == Some(kid))
+            && self.issued_before.is_none_or(|date| claims.issued_before(date))
+            && self
+                .matches
+                .iter()
+                .all(|(pointer, value)| pointer.find(claims.members()) == Some(value))
+    }
+}

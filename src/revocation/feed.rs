@@ -1,0 +1,303 @@
+//! The revocation feed: a list that is asked for again and again, and how long it may be believed.
+//!
+//! An answer is `{"v": 1, "entries": [...]}`. With an `ETag`, an unchanged list costs no more than a 304.
+//! With a `next`, which means something to the feed alone, the following polls carry it as `since` and
+//! bring only what is new; 410 says that they can do so no longer.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{BadEntry, Entry, Revocations};
+use crate::callout::{Answer, CallRequest, Failure};
+use crate::config::names::{form_encoded, is_header_value};
+use crate::config::{Feed as Config, Limits};
+use crate::json;
+use crate::time::UnixTime;
+
+/// Longest `etag` and `next`, in bytes: they are sent with every poll.
+const MAX_BOOKMARK_BYTES: usize = 1_024;
+
+/// The feed, as one worker knows it.
+#[derive(Debug)]
+pub struct Feed {
+    held: Option<Held>,
+    poll: Poll,
+}
+
+#[derive(Debug)]
+struct Held {
+    list: Revocations,
+    bookmark: Bookmark,
+    /// When the feed last said that this is all.
+    confirmed: UnixTime,
+}
+
+/// What the next poll tells the feed of the last one.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize, Serialize)]
+struct Bookmark {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Debug)]
+enum Poll {
+    /// The next one is due then.
+    Idle { next: UnixTime },
+    /// One is under way.
+    InFlight,
+}
+
+/// What a token's check may go on with.
+#[derive(Debug)]
+pub enum Known<'a> {
+    /// This list.
+    List(&'a Revocations),
+    /// None yet, but the first poll can be waited for.
+    Await,
+    /// None that is young enough.
+    Unavailable,
+}
+
+/// Why a poll brought nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FeedError {
+    /// No usable answer came.
+    NoAnswer(Failure),
+    /// Its status is none that a feed answers with.
+    Status(u16),
+    /// Its body is not `{"v": 1, "entries": [...]}`; the text says what is wrong and quotes no value.
+    NotAFeed,
+    /// An entry cannot be understood.
+    Entry(BadEntry),
+}
+
+impl fmt::Display for FeedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAnswer(failure) => failure.fmt(f),
+            Self::Status(status) => write!(f, "it answered with status {status}"),
+            Self::NotAFeed => {
+                f.write_str("its answer is not a feed: `{\"v\": 1, \"entries\": [...]}`, see the documentation for what an entry may have")
+            }
+            Self::Entry(error) => error.fmt(f),
+        }
+    }
+}
+
+/// An answer, as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    v: u8,
+    entries: Vec<Entry>,
+    #[serde(default)]
+    next: Option<String>,
+}
+
+/// A list as workers tell each other of it.
+#[derive(Deserialize, Serialize)]
+struct State {
+    entries: Vec<Entry>,
+    bookmark: Bookmark,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self { held: None, poll: Poll::Idle { next: UnixTime::from_millis(0) } }
+    }
+}
+
+impl Feed {
+    /// What there is to check tokens with.
+    #[must_use]
+    pub fn known(&self, config: &Config, now: UnixTime) -> Known<'_> {
+        match (&self.held, &self.poll) {
+            (Some(held), _) if now < held.confirmed.after(config.max_age) => {
+                Known::List(&held.list)
+            }
+            (None, Poll::InFlight) => Known::Await,
+            (None, Poll::Idle { next }) if *next <= now => Known::Await,
+            (None, Poll::Idle { .. }) | (Some(_), _) => Known::Unavailable,
+        }
+    }
+
+    /// The list that is held, however old it is: it still says what was known when.
+    #[must_use]
+    pub fn list(&self) -> Option<&Revocations> {
+        self.held.as_ref().map(|held| &held.list)
+    }
+
+    /// Whether a poll is due.
+    #[must_use]
+    pub fn is_due(&self, now: UnixTime) -> bool {
+        matches!(self.poll, Poll::Idle { next } if next <= now)
+    }
+
+    /// Notes that a poll is under way.
+    pub fn started(&mut self) {
+        self.poll = Poll::InFlight;
+    }
+
+    /// The poll, as it is to be made now.
+    #[must_use]
+    pub fn request(&self, config: &Config, limits: &Limits) -> CallRequest {
+        let bookmark = self.held.as_ref().map(|held| held.bookmark.clone()).unwrap_or_default();
+        let path = match &bookmark.next {
+            None => config.uri.path.clone(),
+            Some(next) => {
+                let sign = if config.uri.path.contains('?') { '&' } else { '?' };
+                format!("{}{sign}since={}", config.uri.path, form_encoded(next))
+            }
+        };
+        let request = CallRequest::get(
+            &config.cluster,
+            config.uri.scheme,
+            &config.uri.authority,
+            path,
+            config.timeout,
+            limits.max_feed_bytes,
+        )
+        .with_headers(&config.headers);
+        match &bookmark.etag {
+            Some(etag) => request.with_header("if-none-match", etag),
+            None => request,
+        }
+    }
+
+    /// Takes an answer to this worker's own poll; whether the list is another one now.
+    ///
+    /// # Errors
+    /// Where it brings nothing. What is held stays, and grows old.
+    pub fn answered(
+        &mut self,
+        config: &Config,
+        limits: &Limits,
+        answer: &Answer,
+        now: UnixTime,
+    ) -> Result<bool, FeedError> {
+        self.poll = Poll::Idle { next: now.after(config.interval) };
+        match answer {
+            Answer::Response { status: 200, body, etag, .. } => {
+                let document = read(body)?;
+                let bookmark = Bookmark {
+                    etag: etag.clone().filter(|etag| etag.len() <= MAX_BOOKMARK_BYTES),
+                    next: document.next,
+                };
+                self.take(document.entries, bookmark, limits, now)
+            }
+            Answer::Response { status: 304, .. } => match &mut self.held {
+                Some(held) => {
+                    held.confirmed = now;
+                    Ok(false)
+                }
+                None => Err(FeedError::Status(304)),
+            },
+            // It cannot tell what came since: the whole list is asked for at once.
+            Answer::Response { status: 410, .. } if self.adds() => {
+                if let Some(held) = &mut self.held {
+                    held.bookmark = Bookmark::default();
+                }
+                self.poll = Poll::Idle { next: now };
+                Err(FeedError::Status(410))
+            }
+            Answer::Response { status, .. } => Err(FeedError::Status(*status)),
+            Answer::Failed(failure) => Err(FeedError::NoAnswer(*failure)),
+        }
+    }
+
+    /// Whether the next answer adds to what is held.
+    fn adds(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.bookmark.next.is_some())
+    }
+
+    fn take(
+        &mut self,
+        mut entries: Vec<Entry>,
+        bookmark: Bookmark,
+        limits: &Limits,
+        now: UnixTime,
+    ) -> Result<bool, FeedError> {
+        let nothing = Revocations::default();
+        let before = self.list().unwrap_or(&nothing);
+        if self.adds() {
+            // Said twice is said once.
+            let known: Vec<Entry> =
+                before.entries().filter(|entry| !entries.contains(entry)).cloned().collect();
+            entries.extend(known);
+        }
+        let list = Revocations::new(entries, before, limits.max_revocations, now)
+            .map_err(FeedError::Entry)?;
+        let changed = self.held.as_ref().is_none_or(|held| {
+            held.bookmark != bookmark || !held.list.entries().eq(list.entries())
+        });
+        self.held = Some(Held { list: list, bookmark, confirmed: now });
+        Ok(changed)
+    }
+
+    /// Notes that another worker polled in vain.
+    pub fn failed(&mut self, config: &Config, now: UnixTime) {
+        self.poll = Poll::Idle { next: now.after(config.interval) };
+    }
+
+    /// Notes that another worker was told at `confirmed` that nothing has changed.
+    pub fn confirmed(&mut self, config: &Config, confirmed: UnixTime) {
+        if let Some(held) = &mut self.held {
+            held.confirmed = held.confirmed.max(confirmed);
+        }
+        self.poll = Poll::Idle { next: confirmed.after(config.interval) };
+    }
+
+    /// What is held, for other workers.
+    #[must_use]
+    pub fn state(&self) -> Option<Vec<u8>> {
+        let held = self.held.as_ref()?;
+        let entries = held.list.entries().cloned().collect();
+        serde_json::to_vec(&State { entries, bookmark: held.bookmark.clone() }).ok()
+    }
+
+    /// Takes over what another worker holds since `confirmed`. What it took, this one can take.
+    pub fn take_over(
+        &mut self,
+        config: &Config,
+        limits: &Limits,
+        state: &[u8],
+        confirmed: UnixTime,
+        now: UnixTime,
+    ) -> Result<(), FeedError> {
+        let State { entries, bookmark } =
+            serde_json::from_slice(state).map_err(|_| FeedError::NotAFeed)?;
+        let nothing = Revocations::default();
+        let before = self.list().unwrap_or(&nothing);
+        let list = Revocations::new(entries, before, limits.max_revocations, now)
+            .map_err(FeedError::Entry)?;
+        self.held = Some(Held { list: list, bookmark, confirmed });
+        self.poll = Poll::Idle { next: confirmed.after(config.interval) };
+        Ok(())
+    }
+
+    /// The clock now says `now`, which is before what it said: the list is believed no longer than if it
+    /// had just come, and is asked for at once.
+    pub fn clock_set_back(&mut self, now: UnixTime) {
+        if let Some(held) = &mut self.held {
+            held.confirmed = held.confirmed.min(now);
+            held.list.clock_set_back(now);
+        }
+        if let Poll::Idle { next } = &mut self.poll {
+            *next = (*next).min(now);
+        }
+    }
+}
+
+fn read(body: &[u8]) -> Result<Document, FeedError> {
+    let value: Value = json::parse(body).map_err(|_| FeedError::NotAFeed)?;
+    let document: Document = serde_json::from_value(value).map_err(|_| FeedError::NotAFeed)?;
+    let short = |next: &String| next.len() <= MAX_BOOKMARK_BYTES && is_header_value(next);
+    if document.v != 1 || !document.next.as_ref().is_none_or(short) {
+        return Err(FeedError::NotAFeed);
+    }
+    Ok(document)
+}

@@ -1,0 +1,269 @@
+//! How a worker comes by an answer: by a call that is under way, by another worker's, or by its own.
+
+use std::time::Duration;
+
+use super::{Released, Worker};
+use crate::callout::circuit::Circuit;
+use crate::callout::{CallKey, CallRequest, Ended, GRACE, Joined, Leg, StreamId};
+use crate::config::{KeySource, UserSource};
+use crate::redis;
+use crate::request::Outcome;
+use crate::revocation::blacklist;
+use crate::time::UnixTime;
+use crate::token::introspection;
+use crate::user;
+
+/// What became of a wish to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It is being asked for, and the answer comes within this time.
+    UnderWay(Duration),
+    /// Who would be asked is down.
+    Shut,
+    /// There are too many calls.
+    Full,
+}
+
+impl Worker {
+    /// Lets `waiter` wait for the answer to `key`, which is asked for where it is not already.
+    pub(super) fn ask(&mut self, key: &CallKey, waiter: Option<StreamId>, now: UnixTime) -> Asked {
+        match self.calls.join(key, waiter) {
+            Some(Joined::Ours) => Asked::UnderWay(self.patience(key)),
+            Some(Joined::Theirs { until }) => self.behind(key, until, now),
+            None => self.ask_anew(key, &mut waiter.into_iter().collect(), now),
+        }
+    }
+
+    /// How long an answer takes that another worker asks for until `until`: should nothing come of that,
+    /// this one asks.
+    fn behind(&self, key: &CallKey, until: UnixTime, now: UnixTime) -> Asked {
+        let first = until.since(now).saturating_add(GRACE);
+        Asked::UnderWay(first.saturating_add(self.patience(key)))
+    }
+
+    /// Asks for what `ended` brought nothing of, for all who waited for that.
+    pub(super) fn ask_again(&mut self, ended: Ended, now: UnixTime) -> Vec<Released> {
+        let Ended { key, mut waiters, .. } = ended;
+        if waiters.is_empty() && matches!(key, CallKey::User(_)) {
+            return Vec::new();
+        }
+        match self.ask_anew(&key, &mut waiters, now) {
+            Asked::UnderWay(_) => Vec::new(),
+            Asked::Shut | Asked::Full => self.release(waiters, &Outcome::Down, now),
+        }
+    }
+
+    /// Asks the next one of those who must be asked for `ended`, for all who waited for that. The turn is
+    /// still this worker's, and the call before has just made room.
+    pub(super) fn ask_next(&mut self, ended: Ended, now: UnixTime) -> Vec<Released> {
+        let Ended { key, waiters, .. } = ended;
+        let admitted = self.circuit(&key, Leg::Origin).is_none_or(|circuit| circuit.admits(now));
+        match self.request_for(&key, Leg::Origin).filter(|_| admitted) {
+            Some(request) => {
+                self.calls.start(&key, Leg::Origin, waiters, now, request);
+                Vec::new()
+            }
+            None => {
+                self.pass_turn(&key, now);
+                self.release(waiters, &Outcome::Down, now)
+            }
+        }
+    }
+
+    /// As [`Self::ask`] where no call is under way. Takes the waiters where one is then.
+    fn ask_anew(&mut self, key: &CallKey, waiters: &mut Vec<StreamId>, now: UnixTime) -> Asked {
+        if !self.may_ask(key, now) {
+            return Asked::Shut;
+        }
+        if self.calls.is_full_for(key) {
+            return Asked::Full;
+        }
+        let patience = self.patience(key);
+        if let Some((until, version)) = self.others_turn(key, patience, now) {
+            self.calls.follow(key, version, std::mem::take(waiters), now, until);
+            self.note_started(key);
+            return self.behind(key, until, now);
+        }
+        let leg = self.first_leg(key, now);
+        let Some((leg, request)) = leg.and_then(|leg| Some((leg, self.request_for(key, leg)?)))
+        else {
+            self.pass_turn(key, now);
+            return Asked::Shut;
+        };
+        self.calls.start(key, leg, std::mem::take(waiters), now, request);
+        self.note_started(key);
+        Asked::UnderWay(patience)
+    }
+
+    /// Starts what requests want asked for in the background. Where it may not be, the next request that
+    /// finds the record stale tries again.
+    pub(super) fn call_wanted(&mut self, now: UnixTime) {
+        for key in std::mem::take(&mut self.shared.wanted) {
+            let _: Asked = self.ask(&key, None, now);
+        }
+    }
+
+    /// The documents that are to be fetched by now.
+    pub(super) fn due(&self, now: UnixTime) -> Vec<CallKey> {
+        let keys = self.documents().into_iter();
+        keys.filter(|key| match key {
+            CallKey::Jwks(provider) => {
+                self.shared.keys(*provider).is_some_and(|keys| keys.is_due(now))
+            }
+            CallKey::Feed => self.shared.feed.is_due(now),
+            CallKey::Introspection(_)
+            | CallKey::Blacklist(_)
+            | CallKey::User(_)
+            | CallKey::Store(_) => false,
+        })
+        .collect()
+    }
+
+    /// Whether somebody is not known to be down who could be asked.
+    fn may_ask(&mut self, key: &CallKey, now: UnixTime) -> bool {
+        let redis = self.asks_redis(key).then_some(Leg::Redis);
+        redis
+            .into_iter()
+            .chain([Leg::Origin])
+            .any(|leg| self.circuit(key, leg).is_none_or(|circuit| circuit.would_admit(now)))
+    }
+
+    /// Whom to ask first.
+    fn first_leg(&mut self, key: &CallKey, now: UnixTime) -> Option<Leg> {
+        if matches!(key, CallKey::Jwks(provider) if self.must_discover(*provider)) {
+            return Some(Leg::Discovery);
+        }
+        let redis = self.asks_redis(key).then_some(Leg::Redis);
+        redis
+            .into_iter()
+            .chain([Leg::Origin])
+            .find(|leg| self.circuit(key, *leg).is_none_or(|circuit| circuit.admits(now)))
+    }
+
+    /// Whether Redis is asked before the users service.
+    fn asks_redis(&self, key: &CallKey) -> bool {
+        let lookup = self.shared.config.user.lookup();
+        matches!(key, CallKey::User(_)) && lookup.is_some_and(|lookup| lookup.redis.is_some())
+    }
+
+    /// The circuit that a call goes through.
+    pub(super) fn circuit(&mut self, key: &CallKey, leg: Leg) -> Option<&mut Circuit> {
+        match (key, leg) {
+            (CallKey::Jwks(_) | CallKey::Feed, _) => None,
+            (CallKey::Introspection(question), _) => {
+                Some(self.circuits.introspection.entry(question.provider).or_default())
+            }
+            (CallKey::Blacklist(_), _) => Some(&mut self.circuits.blacklist),
+            (CallKey::User(_), Leg::Redis) | (CallKey::Store(_), _) => {
+                Some(&mut self.circuits.users_redis)
+            }
+            (CallKey::User(_), Leg::Origin | Leg::Discovery) => Some(&mut self.circuits.users),
+        }
+    }
+
+    /// How long an answer to `key` may take, whoever is asked for it, one after the other.
+    fn patience(&self, key: &CallKey) -> Duration {
+        let config = &self.shared.config;
+        let (first, second) = match key {
+            CallKey::Jwks(provider) => {
+                let keys = provider.pick(&config.providers).and_then(|p| p.trust.keys.as_ref());
+                let timeout = match keys {
+                    Some(KeySource::Remote(jwks)) => jwks.timeout,
+                    Some(KeySource::Local(_)) | None => Duration::ZERO,
+                };
+                (timeout, self.discovers(*provider).then_some(timeout))
+            }
+            CallKey::Introspection(question) => {
+                let provider = question.provider.pick(&config.providers);
+                let introspection = provider.and_then(|p| p.trust.introspection.as_ref());
+                (introspection.map_or(Duration::ZERO, |i| i.timeout), None)
+            }
+            CallKey::Feed => {
+                (config.revocation.feed.as_ref().map_or(Duration::ZERO, |feed| feed.timeout), None)
+            }
+            CallKey::Blacklist(_) => {
+                let redis = config.revocation.blacklist.as_ref().map(|list| &list.redis);
+                (redis.map_or(Duration::ZERO, |redis| redis.timeout), None)
+            }
+            CallKey::User(_) | CallKey::Store(_) => match config.user.lookup() {
+                Some(lookup) => {
+                    (lookup.timeout, lookup.redis.as_ref().map(|redis| redis.redis.timeout))
+                }
+                None => (Duration::ZERO, None),
+            },
+        };
+        match second {
+            Some(second) => first.saturating_add(GRACE).saturating_add(second),
+            None => first,
+        }
+    }
+
+    fn note_started(&mut self, key: &CallKey) {
+        match key {
+            CallKey::Jwks(provider) => self.fetch_started(*provider),
+            CallKey::Feed => self.shared.feed.started(),
+            CallKey::Introspection(_)
+            | CallKey::Blacklist(_)
+            | CallKey::User(_)
+            | CallKey::Store(_) => {}
+        }
+    }
+
+    /// The call that asks for `key`. A record for Redis is stored by [`Self::store`].
+    fn request_for(&self, key: &CallKey, leg: Leg) -> Option<CallRequest> {
+        let config = &self.shared.config;
+        let limits = &config.limits;
+        match key {
+            CallKey::Jwks(provider) => {
+                let KeySource::Remote(jwks) =
+                    provider.pick(&config.providers)?.trust.keys.as_ref()?
+                else {
+                    return None;
+                };
+                let uri = self.shared.keys(*provider)?.remote()?.target();
+                Some(CallRequest::get(
+                    &jwks.cluster,
+                    uri.scheme,
+                    &uri.authority,
+                    uri.path.clone(),
+                    jwks.timeout,
+                    limits.max_jwks_bytes,
+                ))
+            }
+            CallKey::Introspection(question) => {
+                let provider = question.provider.pick(&config.providers)?;
+                let introspection = provider.trust.introspection.as_ref()?;
+                introspection::request(introspection, &question.token, limits)
+            }
+            CallKey::Feed => {
+                Some(self.shared.feed.request(config.revocation.feed.as_ref()?, limits))
+            }
+            CallKey::Blacklist(names) => {
+                Some(blacklist::request(config.revocation.blacklist.as_ref()?, names))
+            }
+            CallKey::User(key) => {
+                let lookup = config.user.lookup()?;
+                match leg {
+                    Leg::Redis => {
+                        let redis = lookup.redis.as_ref()?;
+                        // It is in base64 there, with a signature.
+                        let longest = limits.max_user_bytes.saturating_mul(2);
+                        Some(redis::get(&redis.redis, &self.redis_name(key)?, longest))
+                    }
+                    Leg::Origin | Leg::Discovery => Some(user::lookup_request(lookup, key, limits)),
+                }
+            }
+            CallKey::Store(_) => None,
+        }
+    }
+
+    /// The name of a user's record in Redis.
+    pub(super) fn redis_name(&self, key: &user::UserKey) -> Option<String> {
+        let config = &self.shared.config;
+        let UserSource::Lookup(lookup) = &config.user else {
+            return None;
+        };
+        let provider = key.provider().pick(&config.providers)?;
+        Some(key.redis_name(&lookup.redis.as_ref()?.prefix, &provider.name))
+    }
+}

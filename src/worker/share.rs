@@ -1,0 +1,273 @@
+//! What a worker tells the others of its process, and what it hears from them.
+//!
+//! Documents, which are the key sets and the revocation list, every worker wants: all are woken for them.
+//! A user's record only those want that wait for it, and they say so.
+
+use std::rc::Rc;
+
+use serde_json::json;
+
+use super::Worker;
+use crate::board::{Claim, Exchange, Fault, News, Place, Posted, Receipt, Turn, View};
+use crate::callout::{Answer, CallId, CallKey, GRACE};
+use crate::config::{KeySource, Location};
+use crate::jwks::cache::ProviderKeys;
+use crate::request::Outcome;
+use crate::time::UnixTime;
+use crate::token::ProviderId;
+use crate::user::UserKey;
+use crate::user::table::stored;
+
+impl Worker {
+    /// What every worker holds a copy of.
+    pub(super) fn documents(&self) -> Vec<CallKey> {
+        let remote = |provider: &ProviderId| {
+            self.shared.keys(*provider).and_then(ProviderKeys::remote).is_some()
+        };
+        let keys = ProviderId::all(self.shared.keys.len()).filter(remote).map(CallKey::Jwks);
+        let feed = self.shared.config.revocation.feed.as_ref().map(|_| CallKey::Feed);
+        keys.chain(feed).collect()
+    }
+
+    /// Whether it is another worker's turn to ask for `key`, until when, and the version of the slot that
+    /// says so. Otherwise the turn is ours now, for as long as an answer may take.
+    pub(super) fn others_turn(
+        &self,
+        key: &CallKey,
+        patience: std::time::Duration,
+        now: UnixTime,
+    ) -> Option<(UnixTime, u32)> {
+        let ends = now.after(patience).after(GRACE);
+        let claim = match key {
+            CallKey::User(user) => {
+                let lookup = self.shared.config.user.lookup()?;
+                let (exchange, seats) = self.shared.seats(user, lookup)?;
+                seats.claim(exchange, lookup, self.shared.user_since(user, now), now, ends)
+            }
+            _ => {
+                let (exchange, place) = self.place(key)?;
+                let seen = self.seen.get(key).copied();
+                exchange.claim(&place, now, ends, |posted| Some(posted.at) > seen)
+            }
+        };
+        match claim {
+            Claim::Mine => None,
+            Claim::Theirs { until, version } => Some((until, version)),
+            // Taken over with the next wake or tick.
+            Claim::Answered => Some((ends, 0)),
+        }
+    }
+
+    /// Posts what came of this worker's own call.
+    pub(super) fn tell(
+        &mut self,
+        key: &CallKey,
+        answer: &Answer,
+        outcome: &Outcome,
+        now: UnixTime,
+    ) {
+        let fault =
+            if matches!(outcome, Outcome::Senseless) { Fault::Senseless } else { Fault::Outage };
+        let receipt = match (key, outcome) {
+            (CallKey::User(user), outcome) => {
+                let Some(receipt) = self.tell_user(user, outcome, fault, now) else {
+                    return;
+                };
+                self.wake_others |= receipt.watched;
+                return;
+            }
+            (CallKey::Feed, Outcome::FeedArrived { changed }) => self.tell_list(*changed, now),
+            (_, outcome) => self.place(key).map(|(exchange, place)| match (answer, outcome) {
+                (Answer::Response { max_age, body, .. }, Outcome::KeysArrived) => {
+                    exchange.post_news(&place, *max_age, body, now)
+                }
+                (_, _) => exchange.post_failure(&place, fault, now),
+            }),
+        };
+        if let Some(receipt) = receipt {
+            self.seen.insert(key.clone(), receipt.at);
+            self.wake_others |= !matches!(outcome, Outcome::FeedArrived { changed: false });
+        }
+    }
+
+    fn tell_user(
+        &self,
+        user: &UserKey,
+        outcome: &Outcome,
+        fault: Fault,
+        now: UnixTime,
+    ) -> Option<Receipt> {
+        let lookup = self.shared.config.user.lookup()?;
+        let (exchange, seats) = self.shared.seats(user, lookup)?;
+        Some(match outcome {
+            Outcome::User(record) => seats.post(exchange, record, now),
+            _ => seats.post_failure(exchange, fault, now),
+        })
+    }
+
+    /// Posts the revocation list where it is another one now, and that this is all.
+    fn tell_list(&mut self, changed: bool, now: UnixTime) -> Option<Receipt> {
+        let (exchange, pulse) = self.place(&CallKey::Feed)?;
+        if changed {
+            let state = self.shared.feed.state()?;
+            self.list_seen =
+                Some(exchange.post_news(&list_place(exchange, &pulse), None, &state, now).at);
+        }
+        let (exchange, pulse) = self.place(&CallKey::Feed)?;
+        let version = self.list_seen?.as_millis().to_le_bytes();
+        Some(exchange.post_news(&pulse, None, &version, now))
+    }
+
+    /// Gives a turn back that nothing can come of.
+    pub(super) fn pass_turn(&mut self, key: &CallKey, now: UnixTime) {
+        let unasked = Answer::Failed(crate::callout::Failure::NotSent);
+        self.tell(key, &unasked, &Outcome::Down, now);
+    }
+
+    /// The documents that other workers posted since, each taken over.
+    pub(super) fn news(&mut self, now: UnixTime) -> Vec<(CallKey, Outcome)> {
+        let mut all = Vec::new();
+        for key in self.documents() {
+            let Some((exchange, place)) = self.place(&key) else {
+                continue;
+            };
+            if let Some(news) = exchange.news(&place, self.seen.get(&key).copied()) {
+                let (News::Answer(Posted { at, .. }) | News::Failure(at)) = &news;
+                self.seen.insert(key.clone(), *at);
+                let outcome = self.take_over(&key, &news, now);
+                all.push((key, outcome));
+            }
+        }
+        all
+    }
+
+    fn take_over(&mut self, key: &CallKey, news: &News, now: UnixTime) -> Outcome {
+        match (key, news) {
+            (CallKey::Jwks(provider), News::Answer(posted)) => {
+                let at = posted.at.min(now);
+                self.take_keys(*provider, &posted.body, posted.max_age, at, now)
+            }
+            (CallKey::Jwks(provider), News::Failure(_)) => {
+                self.keys_failed(*provider, "another worker could not fetch them", now)
+            }
+            (CallKey::Feed, News::Answer(pulse)) => self.take_list(pulse, now),
+            (_, _) => {
+                if let Some(feed) = &self.shared.config.revocation.feed {
+                    self.shared.feed.failed(feed, now);
+                }
+                Outcome::Down
+            }
+        }
+    }
+
+    /// Takes over that the feed was heard, and its list if that is another one.
+    fn take_list(&mut self, pulse: &Posted, now: UnixTime) -> Outcome {
+        let config = Rc::clone(&self.shared.config);
+        let Some(feed) = &config.revocation.feed else {
+            return Outcome::Down;
+        };
+        let confirmed = pulse.at.min(now);
+        let version = self.list_seen.map(|at| at.as_millis().to_le_bytes().to_vec());
+        if version.as_ref() == Some(&pulse.body) {
+            self.shared.feed.confirmed(feed, confirmed);
+            return Outcome::FeedArrived { changed: false };
+        }
+        let posted = self.place(&CallKey::Feed).and_then(|(exchange, place)| {
+            exchange.look(&list_place(exchange, &place), None, now)?.posted
+        });
+        let taken = posted.as_ref().is_some_and(|posted| {
+            let feed_of = &mut self.shared.feed;
+            feed_of.take_over(feed, &config.limits, &posted.body, confirmed, now).is_ok()
+        });
+        if !taken {
+            self.shared.feed.failed(feed, now);
+            return Outcome::Down;
+        }
+        self.list_seen = posted.map(|posted| posted.at);
+        self.log_list();
+        Outcome::FeedArrived { changed: true }
+    }
+
+    /// The calls of other workers that have ended, and how; nothing where they ended in silence.
+    pub(super) fn turns_over(&mut self, now: UnixTime) -> Vec<(CallId, Option<Outcome>)> {
+        let followed = self.calls.followed();
+        followed
+            .into_iter()
+            .filter_map(|(call, key, version)| match &key {
+                CallKey::User(user) => Some((call, self.turn_over(user, version, now)?)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn turn_over(
+        &mut self,
+        user: &UserKey,
+        version: u32,
+        now: UnixTime,
+    ) -> Option<Option<Outcome>> {
+        let config = Rc::clone(&self.shared.config);
+        let lookup = config.user.lookup()?;
+        let (exchange, seats) = self.shared.seats(user, lookup)?;
+        let view = seats.look(exchange, version, now)?;
+        let View { turn, failed, .. } = view;
+        let since = self.shared.user_since(user, now);
+        // Whoever waits for a call takes its answer, though that be used for nobody after.
+        let answer = stored(view).filter(|record| {
+            record.is_fresh(lookup, since, now)
+                || (turn == Turn::Over && failed.is_none() && record.is_from(since, now))
+        });
+        match (answer, turn, failed) {
+            (Some(record), _, _) => {
+                self.shared.users.remember(user, record.clone());
+                self.circuits.users.answered();
+                Some(Some(Outcome::User(record)))
+            }
+            (None, Turn::Theirs, _) => None,
+            (None, _, Some((_, Fault::Outage))) => Some(Some(Outcome::Down)),
+            (None, _, Some((_, Fault::Senseless))) => Some(Some(Outcome::Senseless)),
+            (None, Turn::Over | Turn::Lapsed, None) => Some(None),
+        }
+    }
+
+    /// Where the workers of the process tell each other of a document. Its subject says all that its
+    /// content depends on.
+    fn place(&self, key: &CallKey) -> Option<(&Exchange, Place)> {
+        let exchange = self.shared.exchange.as_ref()?;
+        let config = &self.shared.config;
+        let (kind, subject) = match key {
+            CallKey::Jwks(provider) => {
+                let provider = provider.pick(&config.providers)?;
+                let KeySource::Remote(jwks) = provider.trust.keys.as_ref()? else {
+                    return None;
+                };
+                let (discovers, uri) = match &jwks.location {
+                    Location::Jwks(uri) => (false, uri),
+                    Location::Discovery(uri) => (true, uri),
+                };
+                let cluster = jwks.cluster.as_str();
+                ("jwks", json!([provider.issuer, cluster, discovers, uri.to_string()]))
+            }
+            CallKey::Feed => {
+                let feed = config.revocation.feed.as_ref()?;
+                let headers: Vec<_> = feed
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.reveal()))
+                    .collect();
+                ("feed", json!([feed.cluster.as_str(), feed.uri.to_string(), headers]))
+            }
+            CallKey::Introspection(_)
+            | CallKey::Blacklist(_)
+            | CallKey::User(_)
+            | CallKey::Store(_) => return None,
+        };
+        Some((exchange, exchange.place(kind, &subject.to_string())))
+    }
+}
+
+/// Where the list itself stands. Apart from the pulse, which is written with every poll and read by every
+/// worker.
+fn list_place(exchange: &Exchange, pulse: &Place) -> Place {
+    exchange.place("list", pulse.slot())
+}
