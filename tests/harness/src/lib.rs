@@ -23,6 +23,7 @@ mod install;
 pub mod module;
 pub mod oidc;
 pub mod process;
+pub mod redis;
 pub mod server;
 pub mod skip;
 pub mod testbed;
