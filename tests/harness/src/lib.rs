@@ -20,6 +20,7 @@ pub mod client;
 pub mod envoy;
 pub mod idp;
 mod install;
+pub mod load;
 pub mod module;
 pub mod oidc;
 pub mod process;
