@@ -11,9 +11,12 @@ const LOAD: Load = Load { connections: 4, count: 1000, time_limit: Duration::fro
 
 #[test]
 fn each_request_is_sent_once_and_its_answer_counted() {
-    let server = Server::start(|seen| match seen.path.ends_with('7') {
-        true => Answer::problem(404, "as the test asked").header("connection", "close"),
-        false => Answer::new(200, "text/plain", seen.path.clone()),
+    let server = Server::start(|seen| {
+        if seen.path.ends_with('7') {
+            Answer::problem(404, "as the test asked").header("connection", "close")
+        } else {
+            Answer::new(200, "text/plain", seen.path.clone())
+        }
     });
     let report = LOAD.run(|number| Request::get(server.address(), format!("/{number}")));
     assert_eq!(report.statuses, BTreeMap::from([(200, 900), (404, 100)]), "{report:?}");
