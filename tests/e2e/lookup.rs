@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     LONG, NOBODY, USER, active, assert_context, assert_denied, assert_serves, only_seen,
-    patient_lookup, plugin, token_of, user_token, wait_until, with_cluster_at,
+    patient_lookup, plugin, token_of, user_token, wait_until,
 };
 
 #[test]
@@ -272,7 +272,8 @@ fn a_record_may_come_from_postgrest_or_graphql() {
         "body": {"query": "query($id: ID!) { user(id: $id) { id role } }", "variables": {"id": "{key}"}},
     });
     for lookup in [postgrest, graphql] {
-        let bed = with_cluster_at("users", service.address())
+        let bed = Testbed::gateway()
+            .with_cluster("users", service.address())
             .filter_config(|config| config["user"]["lookup"] = lookup.clone())
             .start();
         let send = |user: &str| {
@@ -299,7 +300,10 @@ fn a_passing_failure_is_not_seen_by_the_client() {
             Answer::json(200, &json!({"id": "u-7", "role": "USER"}))
         }
     });
-    let bed = with_cluster_at("users", service.address()).filter_config(patient_lookup).start();
+    let bed = Testbed::gateway()
+        .with_cluster("users", service.address())
+        .filter_config(patient_lookup)
+        .start();
     for user in 0..20 {
         let token = token_of(&bed, &format!("user_{user}"));
         assert_eq!(bed.get("/api/comments").bearer(&token).send().status, 200);

@@ -19,4 +19,5 @@ mod hostile;
 mod keys;
 mod lookup;
 mod providers;
+mod soak;
 mod support;

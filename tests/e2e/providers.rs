@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use crate::support::{
     LONG, USER, assert_context, assert_denied, assert_serves, only_seen, user_token,
-    with_cluster_at,
 };
 
 const API: &str = "https://api.example";
@@ -29,7 +28,10 @@ fn a_real_openid_provider_is_found_by_discovery_and_its_tokens_accepted() {
         "issuer": oidc.issuer(), "audiences": [API], "token_type": "at+jwt",
         "discovery": {"uri": oidc.discovery_uri(), "cluster": "clerk", "unknown_kid_cooldown": "100ms"},
     });
-    let bed = with_cluster_at("clerk", oidc.address()).filter_config(provider(&discovery)).start();
+    let bed = Testbed::gateway()
+        .with_cluster("clerk", oidc.address())
+        .filter_config(provider(&discovery))
+        .start();
     let send = |token: &str| bed.get("/api/comments").bearer(token).send();
     // The authorization code flow, by a user.
     let token = oidc.user_token("user_2abc", API, "");
@@ -60,7 +62,8 @@ fn a_real_opaque_token_is_introspected_until_it_is_revoked() {
             "client_secret": "${env:CLIENT_SECRET}", "cache_ttl": "500ms",
         },
     });
-    let bed = with_cluster_at("clerk", oidc.address())
+    let bed = Testbed::gateway()
+        .with_cluster("clerk", oidc.address())
         .env("CLIENT_SECRET", oidc.client_secret())
         .bootstrap(|bootstrap| {
             crate::support::plugin(bootstrap)["vm_config"]["environment_variables"] =

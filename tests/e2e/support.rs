@@ -1,12 +1,11 @@
 //! Words that the tests share.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use harness::client::Response;
 use harness::idp::seed_claims;
 use harness::server::Seen;
-use harness::testbed::{Builder, Testbed};
+use harness::testbed::Testbed;
 use serde_json::{Value, json};
 
 /// Longer than anything here takes; what waits so long has failed.
@@ -118,17 +117,4 @@ pub fn assert_serves(bed: &Testbed) {
 pub fn plugin(bootstrap: &mut Value) -> &mut Value {
     let hcm = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
     &mut hcm["typed_config"]["http_filters"][0]["typed_config"]["config"]
-}
-
-/// The gateway with the cluster `name` led to `address`.
-pub fn with_cluster_at(name: &'static str, address: SocketAddr) -> Builder {
-    Testbed::gateway().bootstrap(|bootstrap| {
-        for cluster in bootstrap["static_resources"]["clusters"].as_array_mut().unwrap() {
-            if cluster["name"] == name {
-                let endpoint = &mut cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
-                endpoint["endpoint"]["address"]["socket_address"]["port_value"] =
-                    json!(address.port());
-            }
-        }
-    })
 }

@@ -94,6 +94,17 @@ impl Request {
         Ok(Pending { request: self.clone(), stream })
     }
 
+    /// Where it goes.
+    pub(crate) fn to(&self) -> SocketAddr {
+        self.to
+    }
+
+    /// Sends on a connection that may have carried others before, and reads the response.
+    pub(crate) fn exchange(&self, stream: &mut TcpStream) -> io::Result<Response> {
+        stream.write_all(&self.bytes())?;
+        read(stream, &self.method)
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let has = |name: &str| !values(&self.headers, name).is_empty();
         let mut headers = Headers::new();
@@ -147,50 +158,7 @@ impl Pending {
     }
 
     fn read(&mut self) -> io::Result<Response> {
-        let mut input = Input { stream: &mut self.stream, buffer: Vec::new() };
-        let mut response = loop {
-            let head = input.until(b"\r\n\r\n")?;
-            let response = parse_head(&head)?;
-            // 1xx responses precede the one that counts.
-            if response.status >= 200 {
-                break response;
-            }
-        };
-        if self.request.method == "HEAD" || response.status == 204 || response.status == 304 {
-            return Ok(response);
-        }
-        let chunked =
-            values(&response.headers, "transfer-encoding").iter().any(|v| v.ends_with(b"chunked"));
-        if chunked {
-            loop {
-                let line = input.until(b"\r\n")?;
-                let size = match httparse::parse_chunk_size(&line) {
-                    Ok(httparse::Status::Complete((_, size))) => {
-                        usize::try_from(size).map_err(invalid)?
-                    }
-                    _ => return Err(invalid("bad chunk size")),
-                };
-                if size == 0 {
-                    break;
-                }
-                response.body.extend(input.exactly(size)?);
-                input.exactly(2)?;
-            }
-            loop {
-                let line = input.until(b"\r\n")?;
-                match line.strip_suffix(b"\r\n").filter(|line| !line.is_empty()) {
-                    Some(line) => response.trailers.push(field(line)?),
-                    None => break,
-                }
-            }
-        } else if let Some(length) = response.header("content-length") {
-            let length = str::from_utf8(length).ok().and_then(|length| length.parse().ok());
-            response.body = input.exactly(length.ok_or_else(|| invalid("bad content-length"))?)?;
-        } else {
-            response.body = input.buffer;
-            self.stream.read_to_end(&mut response.body)?;
-        }
-        Ok(response)
+        read(&mut self.stream, &self.request.method)
     }
 }
 
@@ -234,6 +202,54 @@ impl fmt::Debug for Response {
         }
         write!(f, "  {}", self.text())
     }
+}
+
+/// Reads the response to a request with this method.
+fn read(stream: &mut TcpStream, method: &str) -> io::Result<Response> {
+    let mut input = Input { stream, buffer: Vec::new() };
+    let mut response = loop {
+        let head = input.until(b"\r\n\r\n")?;
+        let response = parse_head(&head)?;
+        // 1xx responses precede the one that counts.
+        if response.status >= 200 {
+            break response;
+        }
+    };
+    if method == "HEAD" || response.status == 204 || response.status == 304 {
+        return Ok(response);
+    }
+    let chunked =
+        values(&response.headers, "transfer-encoding").iter().any(|v| v.ends_with(b"chunked"));
+    if chunked {
+        loop {
+            let line = input.until(b"\r\n")?;
+            let size = match httparse::parse_chunk_size(&line) {
+                Ok(httparse::Status::Complete((_, size))) => {
+                    usize::try_from(size).map_err(invalid)?
+                }
+                _ => return Err(invalid("bad chunk size")),
+            };
+            if size == 0 {
+                break;
+            }
+            response.body.extend(input.exactly(size)?);
+            input.exactly(2)?;
+        }
+        loop {
+            let line = input.until(b"\r\n")?;
+            match line.strip_suffix(b"\r\n").filter(|line| !line.is_empty()) {
+                Some(line) => response.trailers.push(field(line)?),
+                None => break,
+            }
+        }
+    } else if let Some(length) = response.header("content-length") {
+        let length = str::from_utf8(length).ok().and_then(|length| length.parse().ok());
+        response.body = input.exactly(length.ok_or_else(|| invalid("bad content-length"))?)?;
+    } else {
+        response.body = input.buffer;
+        input.stream.read_to_end(&mut response.body)?;
+    }
+    Ok(response)
 }
 
 struct Input<'a> {

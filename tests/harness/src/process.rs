@@ -128,6 +128,27 @@ impl Process {
         lock(&self.child).try_wait().ok().flatten()
     }
 
+    /// Stops the program where it is: its connections stay open, and it answers nothing.
+    #[track_caller]
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Ends [`Process::pause`].
+    #[track_caller]
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// Signals the program alone: the watcher in its group must stay awake.
+    #[track_caller]
+    fn signal(&self, name: &str) {
+        let sent = Command::new("sh")
+            .args(["-c", "kill -s \"$1\" \"$2\"", "sh", name, &self.pid.to_string()])
+            .status();
+        assert!(sent.is_ok_and(|status| status.success()), "cannot send {name} to {}", self.name);
+    }
+
     /// Kills the program and everything it started, and waits until it is gone.
     pub fn kill(&mut self) {
         // This ends the whole group. Killing directly, too, works even if somebody killed the watcher.

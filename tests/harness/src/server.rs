@@ -265,7 +265,8 @@ impl fmt::Debug for Server {
     }
 }
 
-fn bind(address: SocketAddr) -> TcpSocket {
+/// A socket that does not listen. Others that set `SO_REUSEADDR` can listen on its port, if they ask for it.
+pub(crate) fn bind(address: SocketAddr) -> TcpSocket {
     let socket = TcpSocket::new_v4().expect("an IPv4 socket");
     // Connections of the server that was here may linger on this port.
     let bound = socket.set_reuseaddr(true).and_then(|()| socket.bind(address));

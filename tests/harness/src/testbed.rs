@@ -50,10 +50,18 @@ impl Testbed {
             users: Users::start(),
             upstream: Upstream::start(),
         };
-        bed.bootstrap(free_ports)
-            .cluster("clerk", |bed| bed.idp.address())
-            .cluster("users", |bed| bed.users.address())
-            .cluster("videos", |bed| bed.upstream.address())
+        let clusters = [
+            ("clerk", bed.idp.address()),
+            ("users", bed.users.address()),
+            ("videos", bed.upstream.address()),
+        ];
+        bed.bootstrap(|bootstrap| {
+            free_ports(bootstrap);
+            for (name, address) in clusters {
+                // A cluster that the file lacks is not made up for.
+                point(bootstrap, name, address);
+            }
+        })
     }
 
     /// A GET through Envoy's first listener.
@@ -122,6 +130,22 @@ impl Builder {
         self
     }
 
+    /// Points the cluster of this name at an address; adds it where there is none.
+    #[track_caller]
+    pub fn with_cluster(self, name: &str, address: SocketAddr) -> Builder {
+        self.bootstrap(|bootstrap| {
+            if point(bootstrap, name, address) {
+                return;
+            }
+            let clusters = bootstrap["static_resources"]["clusters"].as_array_mut();
+            clusters.expect("a config with clusters").push(json!({
+                "name": name, "type": "STATIC", "connect_timeout": "1s",
+                "load_assignment": {"cluster_name": name},
+            }));
+            point(bootstrap, name, address);
+        })
+    }
+
     /// Changes the filter's own config.
     #[track_caller]
     pub fn filter_config(self, mut change: impl FnMut(&mut Value)) -> Builder {
@@ -165,18 +189,20 @@ impl Builder {
         let envoy = launch.bootstrap(bootstrap).try_start()?;
         Ok(Testbed { envoy, idp, users, upstream })
     }
+}
 
-    /// Points a cluster, if the config has it, at an address.
-    fn cluster(mut self, name: &str, address: impl FnOnce(&Builder) -> SocketAddr) -> Builder {
-        let address = address(&self);
-        let socket = json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
-        let clusters = self.bootstrap["static_resources"]["clusters"].as_array_mut();
-        for cluster in clusters.into_iter().flatten().filter(|cluster| cluster["name"] == name) {
-            cluster["load_assignment"]["endpoints"] =
-                json!([{"lb_endpoints": [{"endpoint": {"address": socket}}]}]);
-        }
-        self
+/// Points the cluster of this name at an address; false if there is none.
+fn point(bootstrap: &mut Value, name: &str, address: SocketAddr) -> bool {
+    let clusters = bootstrap["static_resources"]["clusters"].as_array_mut();
+    let cluster = clusters.into_iter().flatten().find(|cluster| cluster["name"] == name);
+    let found = cluster.is_some();
+    if let Some(cluster) = cluster {
+        let socket =
+            json!({"socket_address": {"address": address.ip(), "port_value": address.port()}});
+        cluster["load_assignment"]["endpoints"] =
+            json!([{"lb_endpoints": [{"endpoint": {"address": socket}}]}]);
     }
+    found
 }
 
 fn free_ports(bootstrap: &mut Value) {

@@ -3,6 +3,7 @@
 
 use harness::idp::{AUDIENCE, ISSUER, JWKS_PATH, Key, seed_claims};
 use harness::testbed::{Builder, Testbed};
+use harness::upstream::Upstream;
 use serde_json::{Value, json};
 
 #[test]
@@ -72,6 +73,25 @@ fn envoys_own_jwt_filter_accepts_the_issuers_tokens() {
     assert_eq!(status(&bed.idp.key("es-1").token(&claims)), 200, "ES256");
     assert_eq!(status(&Key::es256("es-1").token(&claims)), 401, "another key under a known id");
     assert_eq!(bed.idp.requests(), 1);
+}
+
+#[test]
+fn a_cluster_is_led_elsewhere_or_added() {
+    let other = Upstream::start();
+    let bed = plain(Testbed::gateway())
+        .with_cluster("videos", other.address())
+        .with_cluster("other", other.address())
+        .bootstrap(|b| {
+            let routes = &mut b["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+                [0]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"];
+            routes[1]["route"]["cluster"] = json!("other");
+        })
+        .start();
+    assert_eq!(bed.get("/api/videos/1").send().status, 200);
+    assert_eq!(bed.get("/api/channels/1").send().status, 200);
+    assert_eq!(other.requests(), 2);
+    assert_eq!(bed.upstream.requests(), 0);
+    assert_eq!(bed.envoy.stat("cluster.other.upstream_rq_total"), 1);
 }
 
 #[test]

@@ -1,0 +1,337 @@
+//! A real Redis, and a real webdis: the HTTP server before it that Envoy can call.
+//!
+//! ```no_run
+//! use harness::redis::{Redis, Reply};
+//!
+//! if let Some(redis) = harness::skip::require("a real Redis", Redis::start()) {
+//!     redis.command(&["SET", "k", "v"]);
+//!     assert_eq!(redis.command(&["GET", "k"]), Reply::Text("v".into()));
+//! }
+//! ```
+
+use std::fmt;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::net::TcpSocket;
+
+use crate::client::{Request, TIMEOUT};
+use crate::lock;
+use crate::process::{POLL, Process, scratch};
+use crate::server::bind;
+
+/// Long enough for a busy machine: both take a fraction of a second.
+const START: Duration = Duration::from_secs(30);
+
+/// What the shell exits with where there is no such program.
+const NOT_FOUND: i32 = 127;
+
+/// A running Redis without persistence, gone when dropped. It starts empty, and after each
+/// [`Redis::restart`], too.
+#[derive(Debug)]
+pub struct Redis(Daemon);
+
+impl Redis {
+    /// Starts `redis-server` from the PATH on a free port of 127.0.0.1; fails where there is none.
+    #[track_caller]
+    pub fn start() -> Result<Redis, String> {
+        Daemon::start("redis-server", redis_config, redis_answers).map(Redis)
+    }
+
+    /// Where it listens, now or after [`Redis::restart`].
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// Runs a command, on a connection of its own; panics when it is refused or not answered in time.
+    #[track_caller]
+    pub fn command<W: AsRef<[u8]>>(&self, words: &[W]) -> Reply {
+        match command(self.0.address, words) {
+            Ok(reply) => reply,
+            Err(error) => {
+                let words = words.iter().map(|word| word.as_ref().escape_ascii().to_string());
+                panic!("Redis: {}: {error}", words.collect::<Vec<_>>().join(" "))
+            }
+        }
+    }
+
+    /// Keeps it from answering: connections stay open, and new ones are accepted, until [`Redis::resume`].
+    #[track_caller]
+    pub fn pause(&self) {
+        self.0.pause();
+    }
+
+    /// Ends [`Redis::pause`]; what was asked meanwhile is answered now.
+    #[track_caller]
+    pub fn resume(&self) {
+        self.0.resume();
+    }
+
+    /// Kills it: connections break, and new ones are refused.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+
+    /// Starts it anew, on the same port.
+    #[track_caller]
+    pub fn restart(&self) {
+        self.0.restart();
+    }
+
+    /// Everything it printed since it was started last.
+    pub fn log(&self) -> String {
+        self.0.log()
+    }
+}
+
+/// What Redis says to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// There is no such thing.
+    Nil,
+    /// A string, or a status such as `OK`. What is not UTF-8 is replaced.
+    Text(String),
+    /// A number.
+    Number(i64),
+    /// Several.
+    List(Vec<Reply>),
+}
+
+/// A running webdis before a [`Redis`], gone when dropped. Every command is allowed.
+///
+/// What its version 0.1.9 does, as the tests of this module check:
+///
+/// - `GET /GET/k` answers 200 `{"GET":"v"}`, for a key that is not there 200 `{"GET":null}`;
+///   `GET /MGET/a/b` answers 200 `{"MGET":["v",null]}`. The command stands in the answer as it was written.
+/// - An error of Redis is a 200, too: `{"GET":[false,"WRONGTYPE ..."]}`. So is `{"SETEX":[true,"OK"]}`.
+/// - A path is cut at `/`, loses its query, and what follows the last `.` in it is an output format if it
+///   is a known one (`json`, `raw`, `txt`, `html`, `png`, ...), and part of the key if not. `+` is a space.
+///   Percent-encoded, each of these stands for itself (`%2F`, `%2E`, `%2B`, `%3F`): a key with all but
+///   letters and digits encoded is safe.
+/// - The body of a `PUT` is the last argument, byte for byte, whatever its content type, chunked or not:
+///   `PUT /SETEX/k/300`. An empty body is no argument. `POST` takes the whole command from the body, and
+///   `HEAD` and `DELETE` are answered 405.
+/// - A value that is not UTF-8 is read as 200 `{}`; of one with a NUL, only what is before it.
+/// - While Redis is down, everything is answered 503 without a body, at once; what was under way when it
+///   broke off, too. Once it is back, so is webdis, within a tenth of a second.
+/// - While Redis hangs, so does webdis: it has no timeout.
+#[derive(Debug)]
+pub struct Webdis(Daemon);
+
+impl Webdis {
+    /// Starts `webdis` from the PATH on a free port of 127.0.0.1; fails where there is none.
+    #[track_caller]
+    pub fn start(redis: &Redis) -> Result<Webdis, String> {
+        let config = |address| webdis_config(address, redis.address());
+        Daemon::start("webdis", config, webdis_answers).map(Webdis)
+    }
+
+    /// Where it listens, now or after [`Webdis::restart`].
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// Keeps it from answering: connections stay open, and new ones are accepted, until [`Webdis::resume`].
+    #[track_caller]
+    pub fn pause(&self) {
+        self.0.pause();
+    }
+
+    /// Ends [`Webdis::pause`]; what was asked meanwhile is answered now.
+    #[track_caller]
+    pub fn resume(&self) {
+        self.0.resume();
+    }
+
+    /// Kills it: connections break, and new ones are refused.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+
+    /// Starts it anew, on the same port. Redis must be up.
+    #[track_caller]
+    pub fn restart(&self) {
+        self.0.restart();
+    }
+
+    /// Everything it printed since it was started last: the paths that were asked for, among others.
+    pub fn log(&self) -> String {
+        self.0.log()
+    }
+}
+
+/// A program that takes a config file, listens on a port, and can be taken away and brought back there.
+struct Daemon {
+    program: &'static str,
+    config: String,
+    answers: fn(SocketAddr) -> io::Result<()>,
+    address: SocketAddr,
+    /// Bound and never listened on: the program, which sets `SO_REUSEADDR` as we do, can listen on the port,
+    /// and the OS gives it to nobody who asks for a free one.
+    _port: TcpSocket,
+    process: Mutex<Option<Process>>,
+}
+
+impl Daemon {
+    #[track_caller]
+    fn start(
+        program: &'static str,
+        config: impl FnOnce(SocketAddr) -> String,
+        answers: fn(SocketAddr) -> io::Result<()>,
+    ) -> Result<Daemon, String> {
+        let port = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let address = port.local_addr().expect("a bound socket has an address");
+        let config = config(address);
+        let process = Mutex::new(None);
+        let daemon = Daemon { program, config, answers, address, _port: port, process };
+        daemon.launch()?;
+        Ok(daemon)
+    }
+
+    /// Starts the program and waits until it answers. Fails where it is not installed; whatever else goes
+    /// wrong is a defect and nothing that a machine lacks.
+    #[track_caller]
+    fn launch(&self) -> Result<(), String> {
+        let program = self.program;
+        let dir = scratch();
+        let config = dir.path().join("config");
+        fs::write(&config, &self.config)
+            .unwrap_or_else(|error| panic!("cannot write {}: {error}", config.display()));
+        let mut command = Command::new(program);
+        command.arg(config).current_dir(dir.path());
+        let process = Process::start(&command, dir)
+            .unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
+        let deadline = Instant::now() + START;
+        while let Err(error) = (self.answers)(self.address) {
+            if let Some(status) = process.exit_status() {
+                if status.code() == Some(NOT_FOUND) {
+                    return Err(format!("no `{program}` on the PATH; install Debian's {program}"));
+                }
+                panic!("{program} ended at once ({status}):\n{}", process.log());
+            }
+            if Instant::now() > deadline {
+                panic!("{program} did not answer within {START:?}: {error}\n{}", process.log());
+            }
+            sleep(POLL);
+        }
+        *lock(&self.process) = Some(process);
+        Ok(())
+    }
+
+    #[track_caller]
+    fn pause(&self) {
+        self.with_process(Process::pause);
+    }
+
+    #[track_caller]
+    fn resume(&self) {
+        self.with_process(Process::resume);
+    }
+
+    fn stop(&self) {
+        lock(&self.process).take();
+    }
+
+    #[track_caller]
+    fn restart(&self) {
+        self.stop();
+        self.launch().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn log(&self) -> String {
+        lock(&self.process).as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn with_process(&self, act: impl FnOnce(&Process)) {
+        match lock(&self.process).as_ref() {
+            Some(process) => act(process),
+            None => panic!("{} was stopped", self.program),
+        }
+    }
+}
+
+impl fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.program, self.address)
+    }
+}
+
+/// Without persistence of either kind.
+fn redis_config(address: SocketAddr) -> String {
+    format!("bind {}\nport {}\nsave \"\"\nappendonly no\n", address.ip(), address.port())
+}
+
+fn redis_answers(redis: SocketAddr) -> io::Result<()> {
+    match command(redis, &["PING"])? {
+        Reply::Text(pong) if pong == "PONG" => Ok(()),
+        other => Err(invalid(format!("{other:?} in answer to PING"))),
+    }
+}
+
+fn webdis_config(address: SocketAddr, redis: SocketAddr) -> String {
+    json!({
+        "http_host": address.ip(), "http_port": address.port(),
+        "redis_host": redis.ip(), "redis_port": redis.port(),
+        "threads": 2, "pool_size": 2, "daemonize": false, "verbosity": 4, "logfile": "/dev/stderr",
+    })
+    .to_string()
+}
+
+fn webdis_answers(webdis: SocketAddr) -> io::Result<()> {
+    let response = Request::get(webdis, "/PING").try_send(Duration::from_secs(1))?;
+    // 503 until it is connected to Redis.
+    if response.status == 200 { Ok(()) } else { Err(invalid(format!("{response:?}"))) }
+}
+
+/// Sends one command and reads its reply, in RESP2.
+fn command<W: AsRef<[u8]>>(redis: SocketAddr, words: &[W]) -> io::Result<Reply> {
+    let mut request = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words.iter().map(AsRef::as_ref) {
+        request.extend([format!("${}\r\n", word.len()).as_bytes(), word, b"\r\n"].concat());
+    }
+    let mut stream = TcpStream::connect_timeout(&redis, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.write_all(&request)?;
+    read_reply(&mut BufReader::new(stream))
+}
+
+fn read_reply(input: &mut impl BufRead) -> io::Result<Reply> {
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    let line = line.trim_end();
+    let Some((kind, rest)) = line.split_at_checked(1) else {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    };
+    let number = || rest.parse::<i64>().map_err(invalid);
+    match kind {
+        "+" => Ok(Reply::Text(rest.into())),
+        ":" => Ok(Reply::Number(number()?)),
+        // A length of -1 is how nil is written.
+        "$" => match usize::try_from(number()?) {
+            Ok(length) => {
+                let mut bytes = vec![0; length + 2];
+                input.read_exact(&mut bytes)?;
+                Ok(Reply::Text(String::from_utf8_lossy(&bytes[..length]).into()))
+            }
+            Err(_) => Ok(Reply::Nil),
+        },
+        "*" => match usize::try_from(number()?) {
+            Ok(length) => {
+                (0..length).map(|_| read_reply(input)).collect::<Result<_, _>>().map(Reply::List)
+            }
+            Err(_) => Ok(Reply::Nil),
+        },
+        _ => Err(invalid(line)),
+    }
+}
+
+fn invalid(error: impl fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
