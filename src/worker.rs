@@ -23,6 +23,7 @@ use crate::signature::Crypto;
 use crate::time::UnixTime;
 use crate::token::ProviderId;
 use ask::Asked;
+use share::TurnEnd;
 pub use shared::{Shared, Verdict};
 
 /// What is to be done with a client's request.
@@ -185,13 +186,13 @@ impl Worker {
             let waiters = ended.map_or_else(Vec::new, |ended| ended.waiters);
             released.extend(self.release(waiters, &outcome, now));
         }
-        for (call, outcome) in self.turns_over(now) {
+        for (call, end) in self.turns_over(now) {
             let Some(ended) = self.calls.end(call) else {
                 continue;
             };
-            released.extend(match outcome {
-                Some(outcome) => self.release(ended.waiters, &outcome, now),
-                None => self.ask_again(ended, now),
+            released.extend(match end {
+                TurnEnd::Told(outcome) => self.release(ended.waiters, &outcome, now),
+                TurnEnd::Silent => self.ask_again(ended, now),
             });
         }
         released

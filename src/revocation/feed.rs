@@ -234,7 +234,7 @@ impl Feed {
         let changed = self.held.as_ref().is_none_or(|held| {
             held.bookmark != bookmark || !held.list.entries().eq(list.entries())
         });
-        self.held = Some(Held { list: list, bookmark, confirmed: now });
+        self.held = Some(Held { list, bookmark, confirmed: now });
         Ok(changed)
     }
 
@@ -259,7 +259,10 @@ impl Feed {
         serde_json::to_vec(&State { entries, bookmark: held.bookmark.clone() }).ok()
     }
 
-    /// Takes over what another worker holds since `confirmed`. What it took, this one can take.
+    /// Takes over what another worker holds since `confirmed`.
+    ///
+    /// # Errors
+    /// Where it is no list that this one could hold. What it took, this one can take.
     pub fn take_over(
         &mut self,
         config: &Config,
@@ -274,7 +277,7 @@ impl Feed {
         let before = self.list().unwrap_or(&nothing);
         let list = Revocations::new(entries, before, limits.max_revocations, now)
             .map_err(FeedError::Entry)?;
-        self.held = Some(Held { list: list, bookmark, confirmed });
+        self.held = Some(Held { list, bookmark, confirmed });
         self.poll = Poll::Idle { next: confirmed.after(config.interval) };
         Ok(())
     }

@@ -58,16 +58,12 @@ impl Worker {
     pub(super) fn ask_next(&mut self, ended: Ended, now: UnixTime) -> Vec<Released> {
         let Ended { key, waiters, .. } = ended;
         let admitted = self.circuit(&key, Leg::Origin).is_none_or(|circuit| circuit.admits(now));
-        match self.request_for(&key, Leg::Origin).filter(|_| admitted) {
-            Some(request) => {
-                self.calls.start(&key, Leg::Origin, waiters, now, request);
-                Vec::new()
-            }
-            None => {
-                self.pass_turn(&key, now);
-                self.release(waiters, &Outcome::Down, now)
-            }
-        }
+        let Some(request) = self.request_for(&key, Leg::Origin).filter(|_| admitted) else {
+            self.pass_turn(&key, now);
+            return self.release(waiters, &Outcome::Down, now);
+        };
+        self.calls.start(&key, Leg::Origin, waiters, now, request);
+        Vec::new()
     }
 
     /// As [`Self::ask`] where no call is under way. Takes the waiters where one is then.

@@ -11,6 +11,7 @@ use crate::jwks::{KeySet, Origin, discovery};
 use crate::log::Level;
 use crate::redis;
 use crate::request::Outcome;
+use crate::revocation::Revocations;
 use crate::revocation::blacklist::{self, Names};
 use crate::time::{NUDGE, UnixTime};
 use crate::token::cache::Remembered;
@@ -182,7 +183,7 @@ impl Worker {
     }
 
     pub(super) fn log_list(&mut self) {
-        let entries = self.shared.feed.list().map_or(0, |list| list.len());
+        let entries = self.shared.feed.list().map_or(0, Revocations::len);
         self.log.add(Level::Info, format!("revocation feed entries={entries}"));
     }
 

@@ -18,6 +18,14 @@ use crate::token::ProviderId;
 use crate::user::UserKey;
 use crate::user::table::stored;
 
+/// How another worker's turn ended.
+pub(super) enum TurnEnd {
+    /// It told what came of it.
+    Told(Outcome),
+    /// It did not.
+    Silent,
+}
+
 impl Worker {
     /// What every worker holds a copy of.
     pub(super) fn documents(&self) -> Vec<CallKey> {
@@ -38,17 +46,14 @@ impl Worker {
         now: UnixTime,
     ) -> Option<(UnixTime, u32)> {
         let ends = now.after(patience).after(GRACE);
-        let claim = match key {
-            CallKey::User(user) => {
-                let lookup = self.shared.config.user.lookup()?;
-                let (exchange, seats) = self.shared.seats(user, lookup)?;
-                seats.claim(exchange, lookup, self.shared.user_since(user, now), now, ends)
-            }
-            _ => {
-                let (exchange, place) = self.place(key)?;
-                let seen = self.seen.get(key).copied();
-                exchange.claim(&place, now, ends, |posted| Some(posted.at) > seen)
-            }
+        let claim = if let CallKey::User(user) = key {
+            let lookup = self.shared.config.user.lookup()?;
+            let (exchange, seats) = self.shared.seats(user, lookup)?;
+            seats.claim(exchange, lookup, self.shared.user_since(user, now), now, ends)
+        } else {
+            let (exchange, place) = self.place(key)?;
+            let seen = self.seen.get(key).copied();
+            exchange.claim(&place, now, ends, |posted| Some(posted.at) > seen)
         };
         match claim {
             Claim::Mine => None,
@@ -188,8 +193,8 @@ impl Worker {
         Outcome::FeedArrived { changed: true }
     }
 
-    /// The calls of other workers that have ended, and how; nothing where they ended in silence.
-    pub(super) fn turns_over(&mut self, now: UnixTime) -> Vec<(CallId, Option<Outcome>)> {
+    /// The calls of other workers that have ended, and how.
+    pub(super) fn turns_over(&mut self, now: UnixTime) -> Vec<(CallId, TurnEnd)> {
         let followed = self.calls.followed();
         followed
             .into_iter()
@@ -200,12 +205,7 @@ impl Worker {
             .collect()
     }
 
-    fn turn_over(
-        &mut self,
-        user: &UserKey,
-        version: u32,
-        now: UnixTime,
-    ) -> Option<Option<Outcome>> {
+    fn turn_over(&mut self, user: &UserKey, version: u32, now: UnixTime) -> Option<TurnEnd> {
         let config = Rc::clone(&self.shared.config);
         let lookup = config.user.lookup()?;
         let (exchange, seats) = self.shared.seats(user, lookup)?;
@@ -221,12 +221,12 @@ impl Worker {
             (Some(record), _, _) => {
                 self.shared.users.remember(user, record.clone());
                 self.circuits.users.answered();
-                Some(Some(Outcome::User(record)))
+                Some(TurnEnd::Told(Outcome::User(record)))
             }
             (None, Turn::Theirs, _) => None,
-            (None, _, Some((_, Fault::Outage))) => Some(Some(Outcome::Down)),
-            (None, _, Some((_, Fault::Senseless))) => Some(Some(Outcome::Senseless)),
-            (None, Turn::Over | Turn::Lapsed, None) => Some(None),
+            (None, _, Some((_, Fault::Outage))) => Some(TurnEnd::Told(Outcome::Down)),
+            (None, _, Some((_, Fault::Senseless))) => Some(TurnEnd::Told(Outcome::Senseless)),
+            (None, Turn::Over | Turn::Lapsed, None) => Some(TurnEnd::Silent),
         }
     }
 
