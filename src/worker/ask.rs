@@ -75,10 +75,10 @@ impl Worker {
             return Asked::Full;
         }
         let patience = self.patience(key);
-        if let Some((until, version)) = self.others_turn(key, patience, now) {
-            self.calls.follow(key, version, std::mem::take(waiters), now, until);
+        if let Some(turn) = self.others_turn(key, patience, now) {
+            self.calls.follow(key, turn, std::mem::take(waiters), now);
             self.note_started(key);
-            return self.behind(key, until, now);
+            return self.behind(key, turn.until, now);
         }
         let leg = self.first_leg(key, now);
         let Some((leg, request)) = leg.and_then(|leg| Some((leg, self.request_for(key, leg)?)))
