@@ -248,6 +248,8 @@ pub struct Lookup {
     pub body: Option<Value>,
     /// Where in the answer the record is; the whole of it where this is unset.
     pub record: Option<JsonPointer>,
+    /// The record's field that must be the key that was asked for.
+    pub key_field: Option<JsonPointer>,
     /// Further headers of the call.
     pub headers: Vec<(HeaderName, Secret)>,
     /// How long one call may take.

@@ -18,7 +18,7 @@ use crate::token::cache::Remembered;
 use crate::token::introspection::{self, Question, Said};
 use crate::token::{ProviderId, TokenError, VerifiedToken};
 use crate::user::stored::Stored;
-use crate::user::{self, LookupError, UserKey};
+use crate::user::{self, UserKey};
 
 impl Worker {
     /// Notes the time. Where it has gone back by more than clocks are nudged, what rests on the old one
@@ -219,7 +219,7 @@ impl Worker {
         let Some(lookup) = config.user.lookup() else {
             return Outcome::Down;
         };
-        let fault = match user::read_answer(lookup, answer) {
+        let fault = match user::read_answer(lookup, key, answer) {
             Ok(known) => {
                 let stored = Stored { fetched: asked, known };
                 self.shared.users.remember(key, stored.clone());
@@ -228,12 +228,8 @@ impl Worker {
             }
             Err(error) => error,
         };
-        let line = match fault {
-            LookupError::Status(status) => format!("it answered with status {status}"),
-            LookupError::NotARecord => "its answer is not a JSON object".to_owned(),
-            LookupError::NoAnswer(failure) => failure.to_string(),
-        };
-        self.log.warn(&format!("user lookup cluster={}", lookup.cluster.as_str()), &line, now);
+        let dependency = format!("user lookup cluster={}", lookup.cluster.as_str());
+        self.log.warn(&dependency, &fault.to_string(), now);
         if fault.is_outage() { Outcome::Down } else { Outcome::Senseless }
     }
 
