@@ -232,7 +232,8 @@ impl Worker {
                 introspection::request(introspection, &question.token, limits)
             }
             CallKey::Feed => {
-                Some(self.shared.feed.request(config.revocation.feed.as_ref()?, limits))
+                let terms = config.revocation.feed.as_ref()?;
+                Some(self.shared.feed.request(terms, limits.max_feed_bytes))
             }
             CallKey::Blacklist(names) => {
                 Some(blacklist::request(config.revocation.blacklist.as_ref()?, names))

@@ -11,7 +11,6 @@ use crate::jwks::{KeySet, Origin, discovery};
 use crate::log::Level;
 use crate::redis;
 use crate::request::Outcome;
-use crate::revocation::Revocations;
 use crate::revocation::blacklist::{self, Names};
 use crate::time::{NUDGE, UnixTime};
 use crate::token::cache::Remembered;
@@ -168,7 +167,7 @@ impl Worker {
         let Some(feed) = &config.revocation.feed else {
             return Outcome::Down;
         };
-        match self.shared.feed.answered(feed, &config.limits, answer, now) {
+        match self.shared.feed.answered(&config, feed, answer, now) {
             Ok(changed) => {
                 if changed {
                     self.log_list();
@@ -183,8 +182,8 @@ impl Worker {
     }
 
     pub(super) fn log_list(&mut self) {
-        let entries = self.shared.feed.list().map_or(0, Revocations::len);
-        self.log.add(Level::Info, format!("revocation feed entries={entries}"));
+        let line = format!("revocation feed entries={}", self.shared.feed.len());
+        self.log.add(Level::Info, line);
     }
 
     /// Takes what the blacklist says of a token's names.
@@ -249,7 +248,7 @@ impl Worker {
         let exchange = self.shared.exchange.as_ref()?;
         let body = exchange.verified(&self.shared.identity(key, lookup), &text)?;
         let stored = Stored::from_bytes(&body)?;
-        let since = self.shared.user_since(key, now);
+        let since = self.shared.user_since(key);
         if !stored.is_fresh(lookup, since, now) {
             return None;
         }

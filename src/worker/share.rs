@@ -49,7 +49,7 @@ impl Worker {
         let claim = if let CallKey::User(user) = key {
             let lookup = self.shared.config.user.lookup()?;
             let (exchange, seats) = self.shared.seats(user, lookup)?;
-            seats.claim(exchange, lookup, self.shared.user_since(user, now), now, ends)
+            seats.claim(exchange, lookup, self.shared.user_since(user), now, ends)
         } else {
             let (exchange, place) = self.place(key)?;
             let seen = self.seen.get(key).copied();
@@ -113,14 +113,16 @@ impl Worker {
     /// Posts the revocation list where it is another one now, and that this is all.
     fn tell_list(&mut self, changed: bool, now: UnixTime) -> Option<Receipt> {
         let (exchange, pulse) = self.place(&CallKey::Feed)?;
-        if changed {
-            let state = self.shared.feed.state()?;
-            self.list_seen =
-                Some(exchange.post_news(&list_place(exchange, &pulse), None, &state, now).at);
-        }
-        let (exchange, pulse) = self.place(&CallKey::Feed)?;
-        let version = self.list_seen?.as_millis().to_le_bytes();
-        Some(exchange.post_news(&pulse, None, &version, now))
+        let list = list_place(exchange, &pulse);
+        let standing = exchange.look(&list, None, now).and_then(|view| Some(view.posted?.at));
+        // Another plugin may have written there.
+        let version = match standing.filter(|at| !changed && Some(*at) == self.list_seen) {
+            Some(at) => at,
+            None => exchange.post_news(&list, None, &self.shared.feed.state()?, now).at,
+        };
+        let receipt = exchange.post_news(&pulse, None, &version.as_millis().to_le_bytes(), now);
+        self.list_seen = Some(version);
+        Some(receipt)
     }
 
     /// Gives a turn back that nothing can come of.
@@ -182,7 +184,7 @@ impl Worker {
         });
         let taken = posted.as_ref().is_some_and(|posted| {
             let feed_of = &mut self.shared.feed;
-            feed_of.take_over(feed, &config.limits, &posted.body, confirmed, now).is_ok()
+            feed_of.take_over(&config, feed, &posted.body, confirmed, now).is_ok()
         });
         if !taken {
             self.shared.feed.failed(feed, now);
@@ -211,7 +213,7 @@ impl Worker {
         let (exchange, seats) = self.shared.seats(user, lookup)?;
         let view = seats.look(exchange, turn.version, now)?;
         let View { theirs, failed, .. } = view;
-        let since = self.shared.user_since(user, now);
+        let since = self.shared.user_since(user);
         // Whoever waits for a call takes its answer, though that be used for nobody after.
         let answer = stored(view).filter(|record| {
             let new = turn.last.is_none_or(|last| last != record.fetched);

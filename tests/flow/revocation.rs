@@ -180,7 +180,7 @@ fn it_is_asked_with_the_configured_call_once_in_each_interval() {
     let mut config = feed_config();
     config["revocation"]["feed"]["headers"] = json!({"authorization": "Bearer x"});
     let mut flow = with_feed_and(&config, &json!([]));
-    flow.advance(SECOND * 2 - Duration::from_millis(1));
+    flow.advance(Duration::from_millis(1_999));
     flow.tick();
     flow.no_call();
     flow.advance(Duration::from_millis(1));
@@ -316,7 +316,7 @@ fn a_list_that_is_too_old_refuses_unless_the_config_allows() {
         config["revocation"]["on_unavailable"] = json!(on_unavailable);
         let mut flow = with_feed_and(&config, &json!([]));
         let token = flow.token();
-        flow.advance(30 * SECOND - Duration::from_millis(1));
+        flow.advance(Duration::from_millis(29_999));
         forwarded(flow.get("/x", &token).1);
         flow.advance(Duration::from_millis(1));
         for failure in [Failure::Broken, Failure::TooLong] {
@@ -409,6 +409,73 @@ fn a_users_record_from_before_an_entry_of_theirs_is_not_used() {
     next_list(&mut flow, &feed(&entries));
     forwarded(flow.get("/x", &new).1);
     flow.no_call();
+}
+
+#[test]
+fn a_record_stays_void_when_its_entry_is_gone_whatever_else_the_entry_names() {
+    for entry in [
+        json!({"sub": "user_2abc", "iat_before": START + 2, "exp": START + 5}),
+        json!({"sub": "user_2abc", "jti": "t-1", "exp": START + 5}),
+        json!({"sub": "user_2abc", "kid": "k9"}),
+    ] {
+        let mut config = config();
+        config["revocation"] = feed_config()["revocation"].clone();
+        let data = SharedData::default();
+        let mut flows = workers(&config, 2, &data);
+        for flow in &mut flows {
+            flow.tick();
+            while let Some(call) = flow.worker.next_call() {
+                let answer = match call.request.cluster.as_str() {
+                    "clerk" => jwks(&[&flow.key]),
+                    _ => body(&feed(&json!([]))),
+                };
+                flow.answer(call.id, 200, &answer);
+            }
+            flow.wake();
+        }
+        flows[1].wake();
+        flows[0].wake();
+        let mut new = claims();
+        new["iat"] = json!(START + 2);
+        let new = flows[0].key.token(&new);
+        forwarded(flows[0].whole("/x", &new, &record()));
+        forwarded(flows[1].get("/x", &new).1);
+        for document in [feed(&json!([entry])), feed(&json!([]))] {
+            for flow in &mut flows {
+                flow.advance(4 * SECOND);
+                flow.tick();
+                while let Some(call) = flow.worker.next_call() {
+                    assert_eq!(call.request.cluster, "auth");
+                    flow.answer(call.id, 200, &body(&document));
+                }
+                flow.wake();
+            }
+            flows[0].wake();
+        }
+        for flow in &mut flows {
+            let (stream, disposition) = flow.get("/x", &new);
+            assert_eq!(disposition, Disposition::Pause, "{entry}");
+            flow.worker.on_gone(stream);
+            while flow.worker.next_call().is_some() {}
+        }
+    }
+}
+
+#[test]
+fn the_documented_feed_is_a_feed() {
+    let text = include_str!("../../docs/revocation.md");
+    let block = text.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let mut flow = with_feed(&json!([]));
+    flow.advance(2 * SECOND);
+    let call = poll(&mut flow, "auth");
+    flow.worker.take_log();
+    flow.answer(call.id, 200, block.as_bytes());
+    let log = flow.worker.take_log();
+    assert!(log.iter().all(|(_, line)| !line.starts_with("revocation feed: ")), "{log:?}");
+    let mut claims = claims();
+    claims["azp"] = json!("https://old.example.com");
+    let token = flow.key.token(&claims);
+    assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked);
 }
 
 #[test]
@@ -578,7 +645,7 @@ fn a_token_is_asked_for_by_all_its_names_at_once_and_remembered_for_a_moment() {
             assert!(released == stream || released == joined);
             check(disposition);
         }
-        flow.advance(2 * SECOND - Duration::from_millis(1));
+        flow.advance(Duration::from_millis(1_999));
         check(flow.get("/x", &token).1);
         flow.no_call();
         flow.advance(Duration::from_millis(1));

@@ -11,8 +11,12 @@ use crate::support::{
     Flow, SharedData, claims, config, denied, forwarded, only, ready_workers, record, set,
 };
 
-/// The lookup's timeout, and what a call is given beyond it.
-const LEASE: Duration = Duration::from_millis(550);
+/// The lookup's timeout and what a call is given beyond it, less a millisecond.
+const ALMOST_THE_LEASE: Duration = Duration::from_millis(549);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// A change to a config.
+type Change = fn(&mut Value);
 
 fn body(record: &Value) -> Vec<u8> {
     record.to_string().into_bytes()
@@ -146,7 +150,7 @@ fn a_leader_that_dies_is_replaced_when_its_turn_ends_and_nobody_is_refused_for_i
         .filter(|(number, _)| *number != leader)
         .map(|(_, stream)| stream)
         .collect();
-    advance(&mut flows, LEASE - Duration::from_millis(1));
+    advance(&mut flows, ALMOST_THE_LEASE);
     for flow in &mut flows {
         assert!(flow.tick().is_empty());
         flow.no_call();
@@ -155,7 +159,7 @@ fn a_leader_that_dies_is_replaced_when_its_turn_ends_and_nobody_is_refused_for_i
     let token = flows[0].token();
     let (late, disposition) = flows[0].get("/x", &token);
     assert_eq!(disposition, Disposition::Pause);
-    advance(&mut flows, Duration::from_millis(1));
+    advance(&mut flows, MILLISECOND);
     let mut calls = Vec::new();
     for (number, flow) in flows.iter_mut().enumerate() {
         assert!(flow.tick().is_empty());
@@ -199,7 +203,7 @@ fn a_worker_whose_waiters_are_gone_asks_for_nobody() {
     let (streams, leader, _) = first_requests(&mut flows);
     let other = 1 - leader;
     flows[other].worker.on_gone(streams[other]);
-    advance(&mut flows, LEASE);
+    advance(&mut flows, ALMOST_THE_LEASE + MILLISECOND);
     flows[other].tick();
     flows[other].no_call();
 }
@@ -239,7 +243,6 @@ fn records_of_another_lookup_or_issuer_are_not_shared() {
     let mut flows = ready_workers(&config(), 1, &data);
     let token = flows[0].token();
     forwarded(flows[0].whole("/x", &token, &record()));
-    type Change = fn(&mut Value);
     let changes: [(&str, Change, bool); 5] = [
         ("the same", |_| (), false),
         ("timeout", |c| c["user"]["lookup"]["timeout"] = json!("1s"), false),
