@@ -311,7 +311,9 @@ impl SharedData {
     pub fn become_after(&self, reads: usize, other: &Self) {
         let mut then = other.0.borrow().now.clone();
         // Envoy gives no version twice.
-        then.values_mut().for_each(|(_, version)| *version += 1_000);
+        for (_, version) in then.values_mut() {
+            *version += 1_000;
+        }
         self.0.borrow_mut().then = Some((reads, then));
     }
 }
