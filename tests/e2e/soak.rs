@@ -36,7 +36,8 @@ fn distinct_users_without_end_leave_envoys_memory_flat() {
     let limit = (tokens / 100).clamp(16, 10_000);
     let users = Server::start(|seen: &Seen| {
         let user = seen.path.strip_prefix(USERS).unwrap();
-        Answer::json(200, &json!({"id": format!("u-{user}"), "role": "USER"}))
+        let clerk_id = format!("user_{user}");
+        Answer::json(200, &json!({"id": format!("u-{user}"), "clerkId": clerk_id, "role": "USER"}))
     });
     // Whom a request is from stands in its path, too: a 200 is proof that the upstream was told the same.
     let upstream = Server::start(|seen: &Seen| {
@@ -57,6 +58,7 @@ fn distinct_users_without_end_leave_envoys_memory_flat() {
             patient_lookup(config);
             config["limits"] = json!({"max_cached_tokens": limit});
             config["user"]["lookup"]["cache"] = json!({"max_entries": limit});
+            config["sharing"] = json!({"key": "what the workers share"});
         })
         .start();
     let key = bed.idp.key("es-1");

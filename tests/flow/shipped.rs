@@ -38,7 +38,7 @@ fn filter_configs(value: &Value) -> Vec<&Value> {
 
 #[track_caller]
 fn assert_accepted(config: &Value, place: &str) {
-    let env = |_: &str| Some("a-secret".to_owned());
+    let env = |_: &str| Some("a secret of 32 bytes for a test.".to_owned());
     if let Err(error) = Config::parse(config.to_string().as_bytes(), &env) {
         panic!("{place}: {error}");
     }
