@@ -19,5 +19,6 @@ mod hostile;
 mod keys;
 mod lookup;
 mod providers;
+mod sharing;
 mod soak;
 mod support;
