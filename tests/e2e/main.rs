@@ -19,6 +19,7 @@ mod hostile;
 mod keys;
 mod lookup;
 mod providers;
+mod revocation;
 mod sharing;
 mod soak;
 mod support;
