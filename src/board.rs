@@ -80,24 +80,12 @@ pub enum Fault {
 /// What stands in a place.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct View {
-    /// Whose turn it is to ask.
-    pub turn: Turn,
+    /// Whether it is another worker's turn to ask.
+    pub theirs: bool,
     /// The last answer.
     pub posted: Option<Posted>,
     /// That asking failed after it.
     pub failed: Option<(UnixTime, Fault)>,
-}
-
-/// Whose turn it is to ask, as far as others can tell.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// Another worker's.
-    Theirs,
-    /// Nobody's: what came of the last one was posted.
-    Over,
-    /// Nobody's: the last one ended in silence, or there was none.
-    #[default]
-    Lapsed,
 }
 
 /// What another worker has posted.
@@ -115,14 +103,20 @@ pub enum Claim {
     /// This worker's.
     Mine,
     /// Another's.
-    Theirs {
-        /// When it ends at the latest.
-        until: UnixTime,
-        /// The version of the slot that says so.
-        version: u32,
-    },
+    Theirs(Theirs),
     /// Nobody's: there is an answer that will do.
     Answered,
+}
+
+/// Another worker's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Theirs {
+    /// When it ends at the latest.
+    pub until: UnixTime,
+    /// The version of the slot that says so.
+    pub version: u32,
+    /// When the answer came that stands there from before.
+    pub last: Option<UnixTime>,
 }
 
 /// What became of a post.
@@ -250,7 +244,8 @@ impl Exchange {
             let theirs = note.theirs(self.me, now, until);
             let next = match (theirs, version) {
                 (Some(until), Some(version)) if note.watched => {
-                    return Claim::Theirs { until, version };
+                    let last = note.posted.map(|posted| posted.at);
+                    return Claim::Theirs(Theirs { until, version, last });
                 }
                 (Some(_), _) => Note { watched: true, ..note },
                 (None, _) => Note {
@@ -368,11 +363,7 @@ impl Exchange {
         }
         Some(match self.open(place, &bytes) {
             Found::This(note) => View {
-                turn: match note.theirs(self.me, now, now.after(LONGEST_TURN)) {
-                    Some(_) => Turn::Theirs,
-                    None if note.holder == 0 => Turn::Over,
-                    None => Turn::Lapsed,
-                },
+                theirs: note.theirs(self.me, now, now.after(LONGEST_TURN)).is_some(),
                 posted: note.posted,
                 failed: note.failed,
             },

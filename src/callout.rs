@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
+use crate::board::Theirs;
 use crate::config::Secret;
 use crate::config::names::{Authority, ClusterName, HeaderName, is_header_value};
 use crate::headers::Field;
@@ -299,8 +300,8 @@ enum By {
         /// What to send if it is to be tried once more.
         again: Option<CallRequest>,
     },
-    /// Another one of the process, as this version of a slot says.
-    Other { version: u32 },
+    /// Another one of the process.
+    Other(Theirs),
 }
 
 impl Calls {
@@ -323,7 +324,7 @@ impl Calls {
         call.waiters.extend(waiter);
         Some(match call.by {
             By::Us { .. } => Joined::Ours,
-            By::Other { .. } => Joined::Theirs { until: call.ends },
+            By::Other(_) => Joined::Theirs { until: call.ends },
         })
     }
 
@@ -346,16 +347,9 @@ impl Calls {
         self.outbox.push_back(Dispatch { id, request });
     }
 
-    /// Lets `waiters` wait for a call that another worker makes, until `ends`.
-    pub fn follow(
-        &mut self,
-        key: &CallKey,
-        version: u32,
-        waiters: Vec<StreamId>,
-        now: UnixTime,
-        ends: UnixTime,
-    ) {
-        self.add(key, By::Other { version }, waiters, now, ends);
+    /// Lets `waiters` wait for a call that another worker makes, as long as its turn lasts.
+    pub fn follow(&mut self, key: &CallKey, turn: Theirs, waiters: Vec<StreamId>, now: UnixTime) {
+        self.add(key, By::Other(turn), waiters, now, turn.until);
     }
 
     fn add(
@@ -467,18 +461,18 @@ impl Calls {
         let UnderWay { by, started, waiters, .. } = self.under_way.remove(&key)?;
         let leg = match by {
             By::Us { leg, .. } => Some(leg),
-            By::Other { .. } => None,
+            By::Other(_) => None,
         };
         Some(Ended { key, leg, started, waiters })
     }
 
-    /// The calls that other workers make, and the version of the slot that said so.
+    /// The calls that other workers make.
     #[must_use]
-    pub fn followed(&self) -> Vec<(CallId, CallKey, u32)> {
+    pub fn followed(&self) -> Vec<(CallId, CallKey, Theirs)> {
         self.under_way
             .iter()
             .filter_map(|(key, call)| match call.by {
-                By::Other { version } => Some((call.id, key.clone(), version)),
+                By::Other(turn) => Some((call.id, key.clone(), turn)),
                 By::Us { .. } => None,
             })
             .collect()

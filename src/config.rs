@@ -19,6 +19,7 @@ use crate::headers::ManagedHeaders;
 use crate::jwks::KeySet;
 use crate::rules::Rules;
 use crate::signature::Preference;
+use crate::time::NUDGE;
 use crate::token::algorithm::Algorithm;
 use names::{Authority, ClusterName, HeaderName, HttpUri, JsonPointer, KeyTemplate, PathTemplate};
 
@@ -248,6 +249,8 @@ pub struct Lookup {
     pub body: Option<Value>,
     /// Where in the answer the record is; the whole of it where this is unset.
     pub record: Option<JsonPointer>,
+    /// The record's field that must be the key that was asked for.
+    pub key_field: Option<JsonPointer>,
     /// Further headers of the call.
     pub headers: Vec<(HeaderName, Secret)>,
     /// How long one call may take.
@@ -410,6 +413,15 @@ impl Config {
     #[must_use]
     pub fn max_users(&self) -> usize {
         self.user.lookup().map_or(0, |lookup| lookup.max_entries)
+    }
+
+    /// How long after it was asked for a user's record can be used at most.
+    #[must_use]
+    pub fn longest_user_life(&self) -> Duration {
+        self.user.lookup().map_or(Duration::ZERO, |lookup| {
+            let stale = lookup.stale_if_error.max(lookup.stale_while_revalidate);
+            lookup.ttl.max(lookup.negative_ttl).saturating_add(stale).saturating_add(NUDGE)
+        })
     }
 
     /// Reads and checks a config.

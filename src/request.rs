@@ -369,7 +369,7 @@ impl AwaitUser {
         if shared.feed_on(&self.token, now) == Verdict::Revoked {
             return self.facts.refuse(Code::TokenRevoked);
         }
-        if stored.fetched < shared.user_since(&self.key, now) {
+        if stored.fetched < shared.user_since(&self.key) {
             let call = CallKey::User(self.key.clone());
             return Step::Wait(Waiting::User(self), call);
         }

@@ -2,9 +2,11 @@
 
 pub mod blacklist;
 pub mod feed;
+pub mod renewal;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -101,25 +103,17 @@ struct Known {
     matches: Vec<(JsonPointer, Value)>,
     issued_before: Option<NumericDate>,
     ends: Option<UnixTime>,
-    /// When this worker first saw it.
-    since: UnixTime,
 }
 
 impl Revocations {
-    /// The list of `entries`, less those that have ended. What `before` knew already keeps its time.
+    /// The list of `entries`, less those that have ended.
     ///
     /// # Errors
     /// Where one cannot be understood, or there are more than `limit`.
-    pub fn new(
-        entries: Vec<Entry>,
-        before: &Self,
-        limit: usize,
-        now: UnixTime,
-    ) -> Result<Self, BadEntry> {
+    pub fn new(entries: Vec<Entry>, limit: usize, now: UnixTime) -> Result<Self, BadEntry> {
         let mut list = Self::default();
         for entry in entries {
-            let since = before.since(&entry).unwrap_or(now);
-            let known = Known::new(entry, since)?;
+            let known = Known::new(entry)?;
             if known.is_live(now) {
                 list.add(known)?;
             }
@@ -187,38 +181,32 @@ impl Revocations {
             .any(|known| known.is_live(now) && known.holds_for(token))
     }
 
-    /// Since when an entry that names this user has been there: what was known of the user before is
-    /// not used any more. The beginning of time where there is none.
-    #[must_use]
-    pub fn user_since(&self, issuer: &str, subject: &str, now: UnixTime) -> UnixTime {
-        let places = self.by_sub.get(subject).map(Vec::as_slice).unwrap_or_default();
-        places
-            .iter()
-            .filter_map(|place| self.entries.get(*place))
-            .filter(|known| known.is_live(now))
-            .filter(|known| known.entry.iss.as_deref().is_none_or(|iss| iss == issuer))
-            .map(|known| known.since)
-            .max()
-            .unwrap_or(UnixTime::from_millis(0))
+    /// The subjects of the entries that `before` has not.
+    pub fn new_subjects<'a>(&'a self, before: &Self) -> impl Iterator<Item = &'a str> {
+        let state = RandomState::new();
+        let known: HashSet<u64> = before.entries().map(|entry| entry.digest(&state)).collect();
+        self.entries()
+            .filter(move |entry| !known.contains(&entry.digest(&state)))
+            .filter_map(|entry| entry.sub.as_deref())
     }
+}
 
-    /// Since when this very entry is there.
-    fn since(&self, entry: &Entry) -> Option<UnixTime> {
-        let places = self.by_sub.get(entry.sub.as_deref()?)?;
-        let mut known = places.iter().filter_map(|place| self.entries.get(*place));
-        known.find(|known| known.entry == *entry).map(|known| known.since)
-    }
-
-    /// The clock now says `now`, which is before what it said: nothing is from the future.
-    pub fn clock_set_back(&mut self, now: UnixTime) {
-        for known in &mut self.entries {
-            known.since = known.since.min(now);
+impl Entry {
+    /// A number that two different entries do not share.
+    fn digest(&self, state: &RandomState) -> u64 {
+        let Self { iss, jti, sid, sub, kid, iat_before, matches, exp, reason } = self;
+        let mut hasher = state.build_hasher();
+        (iss, jti, sid, sub, kid, reason).hash(&mut hasher);
+        (iat_before.map(f64::to_bits), exp.map(f64::to_bits)).hash(&mut hasher);
+        for (pointer, value) in matches {
+            (pointer, value.to_string()).hash(&mut hasher);
         }
+        hasher.finish()
     }
 }
 
 impl Known {
-    fn new(entry: Entry, since: UnixTime) -> Result<Self, BadEntry> {
+    fn new(entry: Entry) -> Result<Self, BadEntry> {
         if entry == (Entry { exp: entry.exp, reason: entry.reason.clone(), ..Entry::default() }) {
             return Err(BadEntry::Empty);
         }
@@ -234,7 +222,6 @@ impl Known {
             matches,
             issued_before: entry.iat_before.map(NumericDate::from_secs),
             ends: entry.exp.map(|exp| NumericDate::from_secs(exp).to_unix()),
-            since,
             entry,
         })
     }

@@ -50,6 +50,15 @@ impl UserKey {
         complete.then(|| Self { provider, subject, value: value.to_owned(), claims })
     }
 
+    /// Whether it stands in this field of a record, as a text or a number.
+    fn is_at(&self, field: &JsonPointer, record: &UserRecord) -> bool {
+        match field.find(record.members()) {
+            Some(Value::String(text)) => *text == self.value,
+            Some(Value::Number(number)) => number.to_string() == self.value,
+            Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => false,
+        }
+    }
+
     /// Whose issuer it is.
     #[must_use]
     pub fn provider(&self) -> ProviderId {
@@ -132,6 +141,19 @@ pub enum LookupError {
     Status(u16),
     /// Its body is not a JSON object.
     NotARecord,
+    /// It is the record of somebody else.
+    WrongUser,
+}
+
+impl fmt::Display for LookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAnswer(failure) => failure.fmt(f),
+            Self::Status(status) => write!(f, "it answered with status {status}"),
+            Self::NotARecord => f.write_str("its answer is not a JSON object"),
+            Self::WrongUser => f.write_str("its answer is another user's record, by `key_field`"),
+        }
+    }
 }
 
 impl LookupError {
@@ -141,7 +163,7 @@ impl LookupError {
         match self {
             Self::NoAnswer(failure) => failure != Failure::TooLong,
             Self::Status(status) => status >= 500,
-            Self::NotARecord => false,
+            Self::NotARecord | Self::WrongUser => false,
         }
     }
 }
@@ -187,11 +209,17 @@ fn with_key(body: &Value, key: &str) -> Value {
 ///
 /// # Errors
 /// Where it tells nothing.
-pub fn read_answer(config: &Lookup, answer: &Answer) -> Result<Known, LookupError> {
+pub fn read_answer(config: &Lookup, key: &UserKey, answer: &Answer) -> Result<Known, LookupError> {
     match answer {
         Answer::Response { status: 200, body, .. } => {
             let document = json::parse(body).map_err(|_| LookupError::NotARecord)?;
-            record_in(document, config.record.as_ref())
+            let known = record_in(document, config.record.as_ref())?;
+            match (&known, &config.key_field) {
+                (Known::Record(record), Some(field)) if !key.is_at(field, record) => {
+                    Err(LookupError::WrongUser)
+                }
+                (Known::Record(_) | Known::Unknown, _) => Ok(known),
+            }
         }
         Answer::Response { status: 404 | 410, .. } => Ok(Known::Unknown),
         Answer::Response { status, .. } => Err(LookupError::Status(*status)),

@@ -36,7 +36,7 @@ impl One {
         let answers = |posted: &Posted| Some(posted.at) > seen;
         match self.exchange.claim(&self.place, at(now), at(until), answers) {
             // Versions are the board's affair.
-            Claim::Theirs { until, .. } => Claim::Theirs { until, version: 0 },
+            Claim::Theirs(turn) => theirs(turn.until.as_millis()),
             claim => claim,
         }
     }
@@ -85,7 +85,7 @@ fn at(millis: u64) -> UnixTime {
 }
 
 fn theirs(until: u64) -> Claim {
-    Claim::Theirs { until: at(until), version: 0 }
+    Claim::Theirs(Theirs { until: at(until), version: 0, last: None })
 }
 
 fn posted(millis: u64) -> Posted {
@@ -112,8 +112,8 @@ fn a_turn_ends_by_itself_when_its_holder_dies() {
     let [one, two] = workers(&Slots::default());
     assert_eq!(one.claim(None, 10, 20), Claim::Mine);
     assert_eq!(two.claim(None, 19, 30), theirs(20));
-    assert_eq!(two.look(None, 19).unwrap().turn, Turn::Theirs);
-    assert_eq!(two.look(None, 20).unwrap().turn, Turn::Lapsed);
+    assert!(two.look(None, 19).unwrap().theirs);
+    assert!(!two.look(None, 20).unwrap().theirs);
     assert_eq!(two.claim(None, 20, 30), Claim::Mine);
     assert_eq!(one.claim(None, 21, 40), theirs(30));
 }
@@ -175,14 +175,15 @@ fn who_posts_learns_whether_somebody_waits() {
 fn a_slot_is_looked_at_again_only_when_it_has_changed() {
     let [one, two] = workers(&Slots::default());
     assert_eq!(one.claim(None, 10, 20), Claim::Mine);
-    let Claim::Theirs { version, .. } = two.exchange.claim(&two.place, at(11), at(21), |_| false)
+    let Claim::Theirs(Theirs { version, .. }) =
+        two.exchange.claim(&two.place, at(11), at(21), |_| false)
     else {
         panic!("it is one's turn");
     };
     assert_eq!(two.look(Some(version), 12), None);
     let _ = one.post_news(13);
     let view = two.look(Some(version), 14).unwrap();
-    assert_eq!((view.turn, view.posted, view.failed), (Turn::Over, Some(posted(13)), None));
+    assert_eq!((view.theirs, view.posted, view.failed), (false, Some(posted(13)), None));
 }
 
 #[test]

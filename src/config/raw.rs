@@ -92,6 +92,7 @@ pub struct Lookup {
     pub path: Option<String>,
     pub body: Option<Value>,
     pub record: Option<String>,
+    pub key_field: Option<String>,
     pub headers: Option<BTreeMap<String, String>>,
     pub timeout: Option<String>,
     pub cache: Option<Cache>,

@@ -165,6 +165,37 @@ fn single_mistakes_are_told_by_path() {
             "user.lookup.cluster: `${env:...}` is read in secrets only (`sharing.key`, `client_secret`, the values of `headers` of a call)",
         ),
         (
+            with("/user/lookup/redis", json!({"cluster": "webdis"})),
+            "user.lookup.redis: needs `sharing: {key: ...}`, the same in all proxies: records in Redis are signed with it",
+        ),
+        (
+            with("/revocation", json!({"redis": {"cluster": "webdis", "keys": ["revoked"]}})),
+            "revocation.redis.keys[0]: `revoked` names no claim, write a key such as `revoked:{jti}` or `revoked:user:{sub}`",
+        ),
+        (
+            with("/revocation", json!({"redis": {"cluster": "webdis", "keys": ["a:{}"]}})),
+            "revocation.redis.keys[0]: `a:{}` has a `{` without a claim's name and a `}`",
+        ),
+        (
+            with("/revocation", json!({"redis": {"cluster": "webdis", "keys": vec!["{jti}"; 9]}})),
+            "revocation.redis.keys: has more than 8 keys",
+        ),
+        (
+            with("/revocation", json!({"redis": {"cluster": "webdis"}, "on_unavailable": "pass"})),
+            "revocation.on_unavailable: `pass` is not an answer, write `deny` or `allow`",
+        ),
+        (
+            with(
+                "/revocation",
+                json!({"feed": {"uri": "http://auth/r", "cluster": "auth", "max_age": "3s"}}),
+            ),
+            "revocation.feed.max_age: must be longer than `interval` and `timeout` together, or the list is too old before it is asked for anew",
+        ),
+        (
+            with("/revocation", json!({"feed": {"uri": "auth/r", "cluster": "auth"}})),
+            "revocation.feed.uri: `auth/r` is not an absolute http or https URI",
+        ),
+        (
             with("/user/source", json!("claims")),
             "user.lookup: has no use with `source: claims`, remove it",
         ),
@@ -202,6 +233,8 @@ fn a_secret_never_shows_in_an_error_or_in_debug_output() {
         ("/sharing", json!({"key": ["hush\", expected x"]})),
         ("/user/lookup/headers", json!("hush")),
         ("/user/lookup/headers", json!({"x-key": {"hush": 1}})),
+        ("/revocation", json!({"feed": {"headers": {"x-key": "hush\n"}}})),
+        ("/revocation", json!({"redis": {"headers": {"x-key": ["hush"]}}})),
     ] {
         let told = problems(&with(place, value));
         assert!(!told.is_empty() && !told.concat().contains("hush"), "{told:?}");

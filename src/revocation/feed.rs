@@ -9,10 +9,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::renewal::Renewals;
 use super::{BadEntry, Entry, Revocations};
 use crate::callout::{Answer, CallRequest, Failure};
 use crate::config::names::{form_encoded, is_header_value};
-use crate::config::{Feed as Config, Limits};
+use crate::config::{Config, Feed as Terms};
 use crate::json;
 use crate::time::UnixTime;
 
@@ -24,6 +25,7 @@ const MAX_BOOKMARK_BYTES: usize = 1_024;
 pub struct Feed {
     held: Option<Held>,
     poll: Poll,
+    renewals: Renewals,
 }
 
 #[derive(Debug)]
@@ -107,27 +109,42 @@ struct State {
 
 impl Default for Feed {
     fn default() -> Self {
-        Self { held: None, poll: Poll::Idle { next: UnixTime::from_millis(0) } }
+        let poll = Poll::Idle { next: UnixTime::from_millis(0) };
+        Self { held: None, poll, renewals: Renewals::default() }
     }
 }
 
 impl Feed {
     /// What there is to check tokens with.
     #[must_use]
-    pub fn known(&self, config: &Config, now: UnixTime) -> Known<'_> {
+    pub fn known(&self, terms: &Terms, now: UnixTime) -> Known<'_> {
         match (&self.held, &self.poll) {
-            (Some(held), _) if now < held.confirmed.after(config.max_age) => {
-                Known::List(&held.list)
-            }
+            (Some(held), _) if now < held.confirmed.after(terms.max_age) => Known::List(&held.list),
             (None, Poll::InFlight) => Known::Await,
             (None, Poll::Idle { next }) if *next <= now => Known::Await,
             (None, Poll::Idle { .. }) | (Some(_), _) => Known::Unavailable,
         }
     }
 
-    /// The list that is held, however old it is: it still says what was known when.
+    /// How many entries are held.
     #[must_use]
-    pub fn list(&self) -> Option<&Revocations> {
+    pub fn len(&self) -> usize {
+        self.list().map_or(0, Revocations::len)
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What was asked for before this is not used of the user with this `sub`.
+    #[must_use]
+    pub fn user_since(&self, subject: &str) -> UnixTime {
+        self.renewals.since(subject)
+    }
+
+    fn list(&self) -> Option<&Revocations> {
         self.held.as_ref().map(|held| &held.list)
     }
 
@@ -144,24 +161,24 @@ impl Feed {
 
     /// The poll, as it is to be made now.
     #[must_use]
-    pub fn request(&self, config: &Config, limits: &Limits) -> CallRequest {
+    pub fn request(&self, terms: &Terms, max_bytes: usize) -> CallRequest {
         let bookmark = self.held.as_ref().map(|held| held.bookmark.clone()).unwrap_or_default();
         let path = match &bookmark.next {
-            None => config.uri.path.clone(),
+            None => terms.uri.path.clone(),
             Some(next) => {
-                let sign = if config.uri.path.contains('?') { '&' } else { '?' };
-                format!("{}{sign}since={}", config.uri.path, form_encoded(next))
+                let sign = if terms.uri.path.contains('?') { '&' } else { '?' };
+                format!("{}{sign}since={}", terms.uri.path, form_encoded(next))
             }
         };
         let request = CallRequest::get(
-            &config.cluster,
-            config.uri.scheme,
-            &config.uri.authority,
+            &terms.cluster,
+            terms.uri.scheme,
+            &terms.uri.authority,
             path,
-            config.timeout,
-            limits.max_feed_bytes,
+            terms.timeout,
+            max_bytes,
         )
-        .with_headers(&config.headers);
+        .with_headers(&terms.headers);
         match &bookmark.etag {
             Some(etag) => request.with_header("if-none-match", etag),
             None => request,
@@ -175,11 +192,11 @@ impl Feed {
     pub fn answered(
         &mut self,
         config: &Config,
-        limits: &Limits,
+        terms: &Terms,
         answer: &Answer,
         now: UnixTime,
     ) -> Result<bool, FeedError> {
-        self.poll = Poll::Idle { next: now.after(config.interval) };
+        self.poll = Poll::Idle { next: now.after(terms.interval) };
         match answer {
             Answer::Response { status: 200, body, etag, .. } => {
                 let document = read(body)?;
@@ -187,7 +204,7 @@ impl Feed {
                     etag: etag.clone().filter(|etag| etag.len() <= MAX_BOOKMARK_BYTES),
                     next: document.next,
                 };
-                self.take(document.entries, bookmark, limits, now)
+                self.add(document.entries, bookmark, config, now)
             }
             // Only to a poll that named a list can this say that it is still the same.
             Answer::Response { status: 304, .. } => match &mut self.held {
@@ -198,11 +215,13 @@ impl Feed {
                 Some(_) | None => Err(FeedError::Status(304)),
             },
             // It cannot tell what came since: the whole list is asked for at once.
-            Answer::Response { status: 410, .. } if self.adds() => {
-                if let Some(held) = &mut self.held {
+            Answer::Response { status: 410, .. } => {
+                if let Some(held) = &mut self.held
+                    && held.bookmark.next.is_some()
+                {
                     held.bookmark = Bookmark::default();
+                    self.poll = Poll::Idle { next: now };
                 }
-                self.poll = Poll::Idle { next: now };
                 Err(FeedError::Status(410))
             }
             Answer::Response { status, .. } => Err(FeedError::Status(*status)),
@@ -210,46 +229,54 @@ impl Feed {
         }
     }
 
-    /// Whether the next answer adds to what is held.
-    fn adds(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| held.bookmark.next.is_some())
-    }
-
-    fn take(
+    fn add(
         &mut self,
         mut entries: Vec<Entry>,
         bookmark: Bookmark,
-        limits: &Limits,
+        config: &Config,
         now: UnixTime,
     ) -> Result<bool, FeedError> {
-        let nothing = Revocations::default();
-        let before = self.list().unwrap_or(&nothing);
-        if self.adds() {
+        if let Some(held) = self.held.as_ref().filter(|held| held.bookmark.next.is_some()) {
             // Said twice is said once.
             let known: Vec<Entry> =
-                before.entries().filter(|entry| !entries.contains(entry)).cloned().collect();
+                held.list.entries().filter(|entry| !entries.contains(entry)).cloned().collect();
             entries.extend(known);
         }
-        let list = Revocations::new(entries, before, limits.max_revocations, now)
-            .map_err(FeedError::Entry)?;
+        self.take(entries, bookmark, config, now, now)
+    }
+
+    /// Takes a list that its feed vouched for at `confirmed`; whether it is another one.
+    fn take(
+        &mut self,
+        entries: Vec<Entry>,
+        bookmark: Bookmark,
+        config: &Config,
+        confirmed: UnixTime,
+        now: UnixTime,
+    ) -> Result<bool, FeedError> {
+        let limit = config.limits.max_revocations;
+        let list = Revocations::new(entries, limit, now).map_err(FeedError::Entry)?;
+        let nothing = Revocations::default();
+        let before = self.held.as_ref().map_or(&nothing, |held| &held.list);
+        self.renewals.renew(list.new_subjects(before), config.longest_user_life(), limit, now);
         let changed = self.held.as_ref().is_none_or(|held| {
             held.bookmark != bookmark || !held.list.entries().eq(list.entries())
         });
-        self.held = Some(Held { list, bookmark, confirmed: now });
+        self.held = Some(Held { list, bookmark, confirmed });
         Ok(changed)
     }
 
     /// Notes that another worker polled in vain.
-    pub fn failed(&mut self, config: &Config, now: UnixTime) {
-        self.poll = Poll::Idle { next: now.after(config.interval) };
+    pub fn failed(&mut self, terms: &Terms, now: UnixTime) {
+        self.poll = Poll::Idle { next: now.after(terms.interval) };
     }
 
     /// Notes that another worker was told at `confirmed` that nothing has changed.
-    pub fn confirmed(&mut self, config: &Config, confirmed: UnixTime) {
+    pub fn confirmed(&mut self, terms: &Terms, confirmed: UnixTime) {
         if let Some(held) = &mut self.held {
             held.confirmed = held.confirmed.max(confirmed);
         }
-        self.poll = Poll::Idle { next: confirmed.after(config.interval) };
+        self.poll = Poll::Idle { next: confirmed.after(terms.interval) };
     }
 
     /// What is held, for other workers.
@@ -267,19 +294,15 @@ impl Feed {
     pub fn take_over(
         &mut self,
         config: &Config,
-        limits: &Limits,
+        terms: &Terms,
         state: &[u8],
         confirmed: UnixTime,
         now: UnixTime,
     ) -> Result<(), FeedError> {
         let State { entries, bookmark } =
             serde_json::from_slice(state).map_err(|_| FeedError::NotAFeed)?;
-        let nothing = Revocations::default();
-        let before = self.list().unwrap_or(&nothing);
-        let list = Revocations::new(entries, before, limits.max_revocations, now)
-            .map_err(FeedError::Entry)?;
-        self.held = Some(Held { list, bookmark, confirmed });
-        self.poll = Poll::Idle { next: confirmed.after(config.interval) };
+        self.take(entries, bookmark, config, confirmed, now)?;
+        self.poll = Poll::Idle { next: confirmed.after(terms.interval) };
         Ok(())
     }
 
@@ -288,8 +311,8 @@ impl Feed {
     pub fn clock_set_back(&mut self, now: UnixTime) {
         if let Some(held) = &mut self.held {
             held.confirmed = held.confirmed.min(now);
-            held.list.clock_set_back(now);
         }
+        self.renewals.clock_set_back(now);
         if let Poll::Idle { next } = &mut self.poll {
             *next = (*next).min(now);
         }

@@ -75,10 +75,10 @@ impl Worker {
             return Asked::Full;
         }
         let patience = self.patience(key);
-        if let Some((until, version)) = self.others_turn(key, patience, now) {
-            self.calls.follow(key, version, std::mem::take(waiters), now, until);
+        if let Some(turn) = self.others_turn(key, patience, now) {
+            self.calls.follow(key, turn, std::mem::take(waiters), now);
             self.note_started(key);
-            return self.behind(key, until, now);
+            return self.behind(key, turn.until, now);
         }
         let leg = self.first_leg(key, now);
         let Some((leg, request)) = leg.and_then(|leg| Some((leg, self.request_for(key, leg)?)))
@@ -232,7 +232,8 @@ impl Worker {
                 introspection::request(introspection, &question.token, limits)
             }
             CallKey::Feed => {
-                Some(self.shared.feed.request(config.revocation.feed.as_ref()?, limits))
+                let terms = config.revocation.feed.as_ref()?;
+                Some(self.shared.feed.request(terms, limits.max_feed_bytes))
             }
             CallKey::Blacklist(names) => {
                 Some(blacklist::request(config.revocation.blacklist.as_ref()?, names))

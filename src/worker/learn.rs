@@ -11,14 +11,13 @@ use crate::jwks::{KeySet, Origin, discovery};
 use crate::log::Level;
 use crate::redis;
 use crate::request::Outcome;
-use crate::revocation::Revocations;
 use crate::revocation::blacklist::{self, Names};
 use crate::time::{NUDGE, UnixTime};
 use crate::token::cache::Remembered;
 use crate::token::introspection::{self, Question, Said};
 use crate::token::{ProviderId, TokenError, VerifiedToken};
 use crate::user::stored::Stored;
-use crate::user::{self, LookupError, UserKey};
+use crate::user::{self, UserKey};
 
 impl Worker {
     /// Notes the time. Where it has gone back by more than clocks are nudged, what rests on the old one
@@ -168,7 +167,7 @@ impl Worker {
         let Some(feed) = &config.revocation.feed else {
             return Outcome::Down;
         };
-        match self.shared.feed.answered(feed, &config.limits, answer, now) {
+        match self.shared.feed.answered(&config, feed, answer, now) {
             Ok(changed) => {
                 if changed {
                     self.log_list();
@@ -183,8 +182,8 @@ impl Worker {
     }
 
     pub(super) fn log_list(&mut self) {
-        let entries = self.shared.feed.list().map_or(0, Revocations::len);
-        self.log.add(Level::Info, format!("revocation feed entries={entries}"));
+        let line = format!("revocation feed entries={}", self.shared.feed.len());
+        self.log.add(Level::Info, line);
     }
 
     /// Takes what the blacklist says of a token's names.
@@ -219,7 +218,7 @@ impl Worker {
         let Some(lookup) = config.user.lookup() else {
             return Outcome::Down;
         };
-        let fault = match user::read_answer(lookup, answer) {
+        let fault = match user::read_answer(lookup, key, answer) {
             Ok(known) => {
                 let stored = Stored { fetched: asked, known };
                 self.shared.users.remember(key, stored.clone());
@@ -228,12 +227,8 @@ impl Worker {
             }
             Err(error) => error,
         };
-        let line = match fault {
-            LookupError::Status(status) => format!("it answered with status {status}"),
-            LookupError::NotARecord => "its answer is not a JSON object".to_owned(),
-            LookupError::NoAnswer(failure) => failure.to_string(),
-        };
-        self.log.warn(&format!("user lookup cluster={}", lookup.cluster.as_str()), &line, now);
+        let dependency = format!("user lookup cluster={}", lookup.cluster.as_str());
+        self.log.warn(&dependency, &fault.to_string(), now);
         if fault.is_outage() { Outcome::Down } else { Outcome::Senseless }
     }
 
@@ -253,7 +248,7 @@ impl Worker {
         let exchange = self.shared.exchange.as_ref()?;
         let body = exchange.verified(&self.shared.identity(key, lookup), &text)?;
         let stored = Stored::from_bytes(&body)?;
-        let since = self.shared.user_since(key, now);
+        let since = self.shared.user_since(key);
         if !stored.is_fresh(lookup, since, now) {
             return None;
         }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use serde_json::json;
 
 use super::Worker;
-use crate::board::{Claim, Exchange, Fault, News, Place, Posted, Receipt, Turn, View};
+use crate::board::{Claim, Exchange, Fault, News, Place, Posted, Receipt, Theirs, View};
 use crate::callout::{Answer, CallId, CallKey, GRACE};
 use crate::config::{KeySource, Location};
 use crate::jwks::cache::ProviderKeys;
@@ -37,19 +37,19 @@ impl Worker {
         keys.chain(feed).collect()
     }
 
-    /// Whether it is another worker's turn to ask for `key`, until when, and the version of the slot that
-    /// says so. Otherwise the turn is ours now, for as long as an answer may take.
+    /// Another worker's turn to ask for `key`, where it is. Otherwise the turn is ours now, for as long as an
+    /// answer may take.
     pub(super) fn others_turn(
         &self,
         key: &CallKey,
         patience: std::time::Duration,
         now: UnixTime,
-    ) -> Option<(UnixTime, u32)> {
+    ) -> Option<Theirs> {
         let ends = now.after(patience).after(GRACE);
         let claim = if let CallKey::User(user) = key {
             let lookup = self.shared.config.user.lookup()?;
             let (exchange, seats) = self.shared.seats(user, lookup)?;
-            seats.claim(exchange, lookup, self.shared.user_since(user, now), now, ends)
+            seats.claim(exchange, lookup, self.shared.user_since(user), now, ends)
         } else {
             let (exchange, place) = self.place(key)?;
             let seen = self.seen.get(key).copied();
@@ -57,9 +57,9 @@ impl Worker {
         };
         match claim {
             Claim::Mine => None,
-            Claim::Theirs { until, version } => Some((until, version)),
+            Claim::Theirs(turn) => Some(turn),
             // Taken over with the next wake or tick.
-            Claim::Answered => Some((ends, 0)),
+            Claim::Answered => Some(Theirs { until: ends, version: 0, last: None }),
         }
     }
 
@@ -113,14 +113,16 @@ impl Worker {
     /// Posts the revocation list where it is another one now, and that this is all.
     fn tell_list(&mut self, changed: bool, now: UnixTime) -> Option<Receipt> {
         let (exchange, pulse) = self.place(&CallKey::Feed)?;
-        if changed {
-            let state = self.shared.feed.state()?;
-            self.list_seen =
-                Some(exchange.post_news(&list_place(exchange, &pulse), None, &state, now).at);
-        }
-        let (exchange, pulse) = self.place(&CallKey::Feed)?;
-        let version = self.list_seen?.as_millis().to_le_bytes();
-        Some(exchange.post_news(&pulse, None, &version, now))
+        let list = list_place(exchange, &pulse);
+        let standing = exchange.look(&list, None, now).and_then(|view| Some(view.posted?.at));
+        // Another plugin may have written there.
+        let version = match standing.filter(|at| !changed && Some(*at) == self.list_seen) {
+            Some(at) => at,
+            None => exchange.post_news(&list, None, &self.shared.feed.state()?, now).at,
+        };
+        let receipt = exchange.post_news(&pulse, None, &version.as_millis().to_le_bytes(), now);
+        self.list_seen = Some(version);
+        Some(receipt)
     }
 
     /// Gives a turn back that nothing can come of.
@@ -182,7 +184,7 @@ impl Worker {
         });
         let taken = posted.as_ref().is_some_and(|posted| {
             let feed_of = &mut self.shared.feed;
-            feed_of.take_over(feed, &config.limits, &posted.body, confirmed, now).is_ok()
+            feed_of.take_over(&config, feed, &posted.body, confirmed, now).is_ok()
         });
         if !taken {
             self.shared.feed.failed(feed, now);
@@ -198,35 +200,35 @@ impl Worker {
         let followed = self.calls.followed();
         followed
             .into_iter()
-            .filter_map(|(call, key, version)| match &key {
-                CallKey::User(user) => Some((call, self.turn_over(user, version, now)?)),
+            .filter_map(|(call, key, turn)| match &key {
+                CallKey::User(user) => Some((call, self.turn_over(user, turn, now)?)),
                 _ => None,
             })
             .collect()
     }
 
-    fn turn_over(&mut self, user: &UserKey, version: u32, now: UnixTime) -> Option<TurnEnd> {
+    fn turn_over(&mut self, user: &UserKey, turn: Theirs, now: UnixTime) -> Option<TurnEnd> {
         let config = Rc::clone(&self.shared.config);
         let lookup = config.user.lookup()?;
         let (exchange, seats) = self.shared.seats(user, lookup)?;
-        let view = seats.look(exchange, version, now)?;
-        let View { turn, failed, .. } = view;
-        let since = self.shared.user_since(user, now);
+        let view = seats.look(exchange, turn.version, now)?;
+        let View { theirs, failed, .. } = view;
+        let since = self.shared.user_since(user);
         // Whoever waits for a call takes its answer, though that be used for nobody after.
         let answer = stored(view).filter(|record| {
-            record.is_fresh(lookup, since, now)
-                || (turn == Turn::Over && failed.is_none() && record.is_from(since, now))
+            let new = turn.last.is_none_or(|last| last != record.fetched);
+            record.is_fresh(lookup, since, now) || (new && record.is_from(since, now))
         });
-        match (answer, turn, failed) {
-            (Some(record), _, _) => {
+        match (answer, failed) {
+            (Some(record), _) => {
                 self.shared.users.remember(user, record.clone());
                 self.circuits.users.answered();
                 Some(TurnEnd::Told(Outcome::User(record)))
             }
-            (None, Turn::Theirs, _) => None,
-            (None, _, Some((_, Fault::Outage))) => Some(TurnEnd::Told(Outcome::Down)),
-            (None, _, Some((_, Fault::Senseless))) => Some(TurnEnd::Told(Outcome::Senseless)),
-            (None, Turn::Over | Turn::Lapsed, None) => Some(TurnEnd::Silent),
+            (None, _) if theirs => None,
+            (None, Some((_, Fault::Outage))) => Some(TurnEnd::Told(Outcome::Down)),
+            (None, Some((_, Fault::Senseless))) => Some(TurnEnd::Told(Outcome::Senseless)),
+            (None, None) => Some(TurnEnd::Silent),
         }
     }
 

@@ -1,58 +1,15 @@
 //! Several workers of one process: one asks, all know.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
 use std::time::Duration;
 
-use meshgate::board::{Board, Exchange};
 use meshgate::callout::Failure;
-use meshgate::config::{Config, Secret};
 use meshgate::denial::Code;
-use meshgate::signature::Crypto;
-use meshgate::worker::{Disposition, Worker};
+use meshgate::worker::Disposition;
 use serde_json::json;
 
-use crate::support::{Flow, Key, claims, config, denied, jwks, only};
+use crate::support::{Flow, Key, SharedData, claims, config, denied, jwks, only, workers};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Envoy's shared data as it behaves: compare-and-swap is checked on slots that exist.
-#[derive(Default, Clone)]
-struct SharedData(Rc<RefCell<HashMap<String, Versioned>>>);
-
-type Versioned = (Vec<u8>, u32);
-
-impl Board for SharedData {
-    fn read(&self, slot: &str) -> Option<(Vec<u8>, u32)> {
-        self.0.borrow().get(slot).cloned()
-    }
-
-    fn write(&self, slot: &str, bytes: &[u8], version: Option<u32>) -> bool {
-        let mut slots = self.0.borrow_mut();
-        let held = slots.get(slot).map_or(0, |(_, version)| *version);
-        if held != 0 && version.is_some_and(|version| version != 0 && version != held) {
-            return false;
-        }
-        slots.insert(slot.to_owned(), (bytes.to_vec(), held + 1));
-        true
-    }
-}
-
-/// `count` workers of one process.
-fn workers(count: u64, data: &SharedData) -> Vec<Flow> {
-    let text = config().to_string();
-    (1..=count)
-        .map(|me| {
-            let mut flow = Flow::new();
-            let config = Config::parse(text.as_bytes(), &|_| None).unwrap();
-            let key = Secret::new("sixteen random bytes".to_owned());
-            let exchange = Exchange::new(Box::new(data.clone()), &key, me);
-            flow.worker = Worker::new(config, Crypto::Module, Some(exchange), me);
-            flow
-        })
-        .collect()
-}
 
 /// Ticks every worker; the number of the one that makes a call, and the call.
 fn one_call(flows: &mut [Flow]) -> (usize, meshgate::callout::Dispatch) {
@@ -70,7 +27,7 @@ fn one_call(flows: &mut [Flow]) -> (usize, meshgate::callout::Dispatch) {
 #[test]
 fn one_start_makes_one_fetch_and_one_rotation_one_more() {
     let data = SharedData::default();
-    let mut flows = workers(5, &data);
+    let mut flows = workers(&config(), 5, &data);
     let (leader, call) = one_call(&mut flows);
     // Requests wait in every worker, whoever fetches.
     let token = flows[0].token();
@@ -116,7 +73,7 @@ fn one_start_makes_one_fetch_and_one_rotation_one_more() {
 #[test]
 fn a_worker_that_dies_is_replaced_when_its_turn_ends() {
     let data = SharedData::default();
-    let mut flows = workers(2, &data);
+    let mut flows = workers(&config(), 2, &data);
     let (leader, _) = one_call(&mut flows);
     let other = 1 - leader;
     let token = flows[other].token();
@@ -136,7 +93,7 @@ fn a_worker_that_dies_is_replaced_when_its_turn_ends() {
 #[test]
 fn a_failed_fetch_is_everybodys_and_is_not_repeated_by_each() {
     let data = SharedData::default();
-    let mut flows = workers(3, &data);
+    let mut flows = workers(&config(), 3, &data);
     let (leader, call) = one_call(&mut flows);
     let token = flows[0].token();
     let waiting: Vec<_> = flows.iter_mut().map(|flow| flow.get("/x", &token).0).collect();
@@ -156,12 +113,8 @@ fn a_failed_fetch_is_everybodys_and_is_not_repeated_by_each() {
 #[test]
 fn without_sharing_or_with_garbage_in_the_slots_each_fetches_for_itself() {
     let data = SharedData::default();
-    let fill = |bytes: &[u8]| {
-        for (slot, _) in data.0.borrow_mut().values_mut() {
-            *slot = bytes.to_vec();
-        }
-    };
-    let mut flows = workers(2, &data);
+    let fill = |bytes: &[u8]| data.fill(bytes);
+    let mut flows = workers(&config(), 2, &data);
     for flow in &mut flows {
         flow.tick();
         fill(b"another plugin's");
@@ -184,7 +137,7 @@ fn without_sharing_or_with_garbage_in_the_slots_each_fetches_for_itself() {
 #[test]
 fn a_failed_fetch_takes_no_keys_from_a_worker_that_starts_later() {
     let data = SharedData::default();
-    let mut flows = workers(2, &data);
+    let mut flows = workers(&config(), 2, &data);
     let (leader, call) = one_call(&mut flows);
     let keys = jwks(&[&Key::new("k1")]);
     flows[leader].answer(call.id, 200, &keys);
@@ -195,7 +148,7 @@ fn a_failed_fetch_takes_no_keys_from_a_worker_that_starts_later() {
     let (leader, call) = one_call(&mut flows);
     flows[leader].fail_for_good(call.id, Failure::TooLong);
     let now = flows[leader].now;
-    let mut late = workers(3, &data).remove(2);
+    let mut late = workers(&config(), 3, &data).remove(2);
     late.now = now;
     assert!(late.tick().is_empty());
     let token = late.token();

@@ -1,15 +1,20 @@
 //! A worker whose callouts a test answers and whose clock a test sets.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use meshgate::board::{Board, Exchange};
 use meshgate::callout::{Answer, CallId, Dispatch, Failure, StreamId};
-use meshgate::config::Config;
+use meshgate::config::{Config, Secret};
 use meshgate::denial::Code;
 use meshgate::headers::{Edit, Field, Stripped};
 use meshgate::signature::Crypto;
 use meshgate::time::UnixTime;
+use meshgate::user::table;
 use meshgate::worker::{Disposition, Released, Worker};
 use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{Signature, SigningKey};
@@ -141,6 +146,11 @@ impl Flow {
         self.worker.on_tick(self.now)
     }
 
+    /// Another worker has posted something, perhaps.
+    pub fn wake(&mut self) -> Vec<Released> {
+        self.worker.on_wake(self.now)
+    }
+
     pub fn token(&self) -> String {
         self.key.token(&claims())
     }
@@ -192,6 +202,19 @@ impl Flow {
         )
     }
 
+    /// As [`Self::answer`], with an `etag`.
+    pub fn answer_tagged(
+        &mut self,
+        id: CallId,
+        status: u16,
+        etag: &str,
+        body: &Value,
+    ) -> Vec<Released> {
+        let body = body.to_string().into_bytes();
+        let etag = Some(etag.to_owned());
+        self.worker.on_answer(id, &Answer::Response { status, max_age: None, etag, body }, self.now)
+    }
+
     pub fn fail(&mut self, id: CallId, failure: Failure) -> Vec<Released> {
         self.worker.on_answer(id, &Answer::Failed(failure), self.now)
     }
@@ -233,6 +256,70 @@ impl Flow {
         let released = self.answer(call.id, 200, record.to_string().as_bytes());
         only(released, stream)
     }
+}
+
+/// Envoy's shared data as it behaves: compare-and-swap is checked on slots that exist.
+#[derive(Default, Clone)]
+pub struct SharedData(Rc<RefCell<HashMap<String, Versioned>>>);
+
+type Versioned = (Vec<u8>, u32);
+
+impl Board for SharedData {
+    fn read(&self, slot: &str) -> Option<(Vec<u8>, u32)> {
+        self.0.borrow().get(slot).cloned()
+    }
+
+    fn write(&self, slot: &str, bytes: &[u8], version: Option<u32>) -> bool {
+        let mut slots = self.0.borrow_mut();
+        let held = slots.get(slot).map_or(0, |(_, version)| *version);
+        if held != 0 && version.is_some_and(|version| version != 0 && version != held) {
+            return false;
+        }
+        slots.insert(slot.to_owned(), (bytes.to_vec(), held + 1));
+        true
+    }
+}
+
+impl SharedData {
+    /// Overwrites every slot.
+    pub fn fill(&self, bytes: &[u8]) {
+        for (slot, _) in self.0.borrow_mut().values_mut() {
+            *slot = bytes.to_vec();
+        }
+    }
+}
+
+/// `count` workers of one process.
+pub fn workers(config: &Value, count: u64, data: &SharedData) -> Vec<Flow> {
+    let text = config.to_string();
+    (1..=count)
+        .map(|me| {
+            let mut flow = Flow::with(config);
+            let config = Config::parse(text.as_bytes(), &|_| None).unwrap();
+            let key = Secret::new("sixteen random bytes".to_owned());
+            let exchange = Exchange::new(Box::new(data.clone()), &key, me);
+            if let Some(lookup) = config.user.lookup() {
+                table::lay(&exchange, lookup);
+            }
+            flow.worker = Worker::new(config, Crypto::Module, Some(exchange), me);
+            flow
+        })
+        .collect()
+}
+
+/// The same with the issuer's keys there already.
+pub fn ready_workers(config: &Value, count: u64, data: &SharedData) -> Vec<Flow> {
+    let mut flows = workers(config, count, data);
+    for flow in &mut flows {
+        flow.tick();
+        while let Some(call) = flow.worker.next_call() {
+            assert_eq!(call.request.cluster, "clerk");
+            let keys = jwks(&[&flow.key]);
+            assert!(flow.answer(call.id, 200, &keys).is_empty());
+        }
+        assert!(flow.wake().is_empty());
+    }
+    flows
 }
 
 /// The disposition of the one request that was released.

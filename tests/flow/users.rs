@@ -445,3 +445,32 @@ fn a_record_stands_in_while_the_circuit_is_open() {
     forwarded(flow.get("/x", &token).1);
     flow.no_call();
 }
+
+#[test]
+fn a_record_of_another_user_is_nobodys_though_one_from_before_could_stand_in() {
+    let mut config = config();
+    config["user"]["lookup"]["key_field"] = json!("/clerkId");
+    config["user"]["lookup"]["cache"] = json!({"stale_if_error": "15m"});
+    for (id, served) in [
+        (json!("user_2abc"), true),
+        (json!("user_2adm"), false),
+        (json!("USER_2ABC"), false),
+        (json!(["user_2abc"]), false),
+        (json!(null), false),
+    ] {
+        let mut flow = Flow::with(&config).with_keys();
+        let token = flow.token();
+        forwarded(flow.whole("/x", &token, &record()));
+        flow.advance(Duration::from_secs(300));
+        let mut theirs = record();
+        theirs["clerkId"] = id;
+        let disposition = flow.whole("/x", &token, &theirs);
+        if served {
+            forwarded(disposition);
+        } else {
+            assert_eq!(denied(&disposition), Code::UserLookupUnavailable);
+            let (_, disposition) = flow.get("/x", &token);
+            assert_eq!(disposition, Disposition::Pause, "it is not remembered");
+        }
+    }
+}

@@ -49,12 +49,22 @@ pub(super) fn check_user(
 
 /// All of a [`Lookup`] but `key` and `active`, which stand beside `lookup` in the config.
 fn check_lookup(raw: raw::Lookup, at: &At<'_>, env: Environment<'_>) -> Option<Lookup> {
-    let raw::Lookup { cluster, authority, path, body, record, headers, timeout, cache, redis } =
-        raw;
+    let raw::Lookup {
+        cluster,
+        authority,
+        path,
+        body,
+        record,
+        key_field,
+        headers,
+        timeout,
+        cache,
+        redis,
+    } = raw;
     let raw::Cache { ttl, negative_ttl, stale_while_revalidate, stale_if_error, max_entries } =
         cache.unwrap_or_default();
 
-    let texts = json!([cluster, authority, path, body, record]);
+    let texts = json!([cluster, authority, path, body, record, key_field]);
     let cluster: Option<ClusterName> = at.field("cluster").parsed(cluster);
     let authority = match authority {
         Some(text) => at.field("authority").parsed(Some(text)),
@@ -69,6 +79,10 @@ fn check_lookup(raw: raw::Lookup, at: &At<'_>, env: Environment<'_>) -> Option<L
     }
     let record = match record {
         Some(text) => at.field("record").parsed(Some(text)).map(Some),
+        None => Some(None),
+    };
+    let key_field = match key_field {
+        Some(text) => at.field("key_field").parsed(Some(text)).map(Some),
         None => Some(None),
     };
     let headers = check_call_headers(headers.unwrap_or_default(), &at.field("headers"), env);
@@ -103,6 +117,7 @@ fn check_lookup(raw: raw::Lookup, at: &At<'_>, env: Environment<'_>) -> Option<L
         path: path?,
         body,
         record: record?,
+        key_field: key_field?,
         headers,
         timeout: timeout?,
         ttl: ttl?,
