@@ -105,15 +105,17 @@ pub enum Claim {
     /// Another's.
     Theirs(Theirs),
     /// Nobody's: there is an answer that will do.
-    Answered,
+    Answered(Posted),
 }
 
 /// Another worker's turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Theirs {
+    /// Where it says so.
+    pub place: Place,
     /// When it ends at the latest.
     pub until: UnixTime,
-    /// The version of the slot that says so.
+    /// In this version of the slot.
     pub version: u32,
     /// When the answer came that stands there from before.
     pub last: Option<UnixTime>,
@@ -238,14 +240,14 @@ impl Exchange {
                 }
                 Found::Other(_) | Found::Nothing => Note::default(),
             };
-            if note.posted.as_ref().is_some_and(&answers) {
-                return Claim::Answered;
+            if let Some(posted) = note.posted.as_ref().filter(|posted| answers(posted)) {
+                return Claim::Answered(posted.clone());
             }
             let theirs = note.theirs(self.me, now, until);
             let next = match (theirs, version) {
                 (Some(until), Some(version)) if note.watched => {
                     let last = note.posted.map(|posted| posted.at);
-                    return Claim::Theirs(Theirs { until, version, last });
+                    return Claim::Theirs(Theirs { place: place.clone(), until, version, last });
                 }
                 (Some(_), _) => Note { watched: true, ..note },
                 (None, _) => Note {

@@ -349,7 +349,8 @@ impl Calls {
 
     /// Lets `waiters` wait for a call that another worker makes, as long as its turn lasts.
     pub fn follow(&mut self, key: &CallKey, turn: Theirs, waiters: Vec<StreamId>, now: UnixTime) {
-        self.add(key, By::Other(turn), waiters, now, turn.until);
+        let until = turn.until;
+        self.add(key, By::Other(turn), waiters, now, until);
     }
 
     fn add(
@@ -471,8 +472,8 @@ impl Calls {
     pub fn followed(&self) -> Vec<(CallId, CallKey, Theirs)> {
         self.under_way
             .iter()
-            .filter_map(|(key, call)| match call.by {
-                By::Other(turn) => Some((call.id, key.clone(), turn)),
+            .filter_map(|(key, call)| match &call.by {
+                By::Other(turn) => Some((call.id, key.clone(), turn.clone())),
                 By::Us { .. } => None,
             })
             .collect()

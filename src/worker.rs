@@ -209,8 +209,7 @@ impl Worker {
             .into_iter()
             .filter_map(|stream| {
                 let parked = self.parked.remove(&stream)?;
-                let step = parked.waiting.resume(outcome, &mut self.shared, now);
-                Some((stream, self.settle(stream, step, now)))
+                Some((stream, self.resume(stream, parked.waiting, outcome, now)))
             })
             .filter(|(_, disposition)| *disposition != Disposition::Pause)
             .collect();
@@ -260,6 +259,17 @@ impl Worker {
         self.log.take()
     }
 
+    fn resume(
+        &mut self,
+        stream: StreamId,
+        waiting: Waiting,
+        outcome: &Outcome,
+        now: UnixTime,
+    ) -> Disposition {
+        let step = waiting.resume(outcome, &mut self.shared, now);
+        self.settle(stream, step, now)
+    }
+
     /// Turns a step into what the shell is to do, and holds the request where it waits.
     fn settle(&mut self, stream: StreamId, step: Step, now: UnixTime) -> Disposition {
         match step {
@@ -278,10 +288,8 @@ impl Worker {
                         Disposition::Pause
                     }
                     Asked::Full => self.deny(waiting.overloaded()),
-                    Asked::Shut => {
-                        let step = waiting.resume(&Outcome::Down, &mut self.shared, now);
-                        self.settle(stream, step, now)
-                    }
+                    Asked::Told(outcome) => self.resume(stream, waiting, &outcome, now),
+                    Asked::Shut => self.resume(stream, waiting, &Outcome::Down, now),
                 }
             }
         }

@@ -25,6 +25,14 @@ impl Board for Slots {
     }
 }
 
+/// What a claim says, less what is the board's own affair.
+#[derive(Debug, PartialEq)]
+enum Whose {
+    Mine,
+    Theirs(u64),
+    Answered(u64),
+}
+
 /// A worker that speaks of one thing.
 struct One {
     exchange: Exchange,
@@ -32,12 +40,12 @@ struct One {
 }
 
 impl One {
-    fn claim(&self, seen: Option<UnixTime>, now: u64, until: u64) -> Claim {
+    fn claim(&self, seen: Option<UnixTime>, now: u64, until: u64) -> Whose {
         let answers = |posted: &Posted| Some(posted.at) > seen;
         match self.exchange.claim(&self.place, at(now), at(until), answers) {
-            // Versions are the board's affair.
-            Claim::Theirs(turn) => theirs(turn.until.as_millis()),
-            claim => claim,
+            Claim::Mine => Whose::Mine,
+            Claim::Theirs(turn) => Whose::Theirs(turn.until.as_millis()),
+            Claim::Answered(posted) => Whose::Answered(posted.at.as_millis()),
         }
     }
 
@@ -84,10 +92,6 @@ fn at(millis: u64) -> UnixTime {
     UnixTime::from_millis(millis)
 }
 
-fn theirs(until: u64) -> Claim {
-    Claim::Theirs(Theirs { until: at(until), version: 0, last: None })
-}
-
 fn posted(millis: u64) -> Posted {
     Posted { at: at(millis), max_age: None, body: b"keys".to_vec() }
 }
@@ -95,14 +99,14 @@ fn posted(millis: u64) -> Posted {
 #[test]
 fn one_worker_asks_and_the_others_see_its_answer() {
     let [one, two] = workers(&Slots::default());
-    assert_eq!(one.claim(None, 10, 20), Claim::Mine);
-    assert_eq!(two.claim(None, 11, 21), theirs(20));
+    assert_eq!(one.claim(None, 10, 20), Whose::Mine);
+    assert_eq!(two.claim(None, 11, 21), Whose::Theirs(20));
     assert_eq!(two.news(None), None);
     assert_eq!(one.post_news(15), at(15));
     assert_eq!(two.news(None), Some(News::Answer(posted(15))));
     assert_eq!(two.news(Some(15)), None);
-    assert_eq!(two.claim(None, 16, 26), Claim::Answered);
-    assert_eq!(two.claim(Some(at(15)), 16, 26), Claim::Mine);
+    assert_eq!(two.claim(None, 16, 26), Whose::Answered(15));
+    assert_eq!(two.claim(Some(at(15)), 16, 26), Whose::Mine);
     // The answer stays there while the next one is asked for.
     assert_eq!(one.news(None), Some(News::Answer(posted(15))));
 }
@@ -110,19 +114,19 @@ fn one_worker_asks_and_the_others_see_its_answer() {
 #[test]
 fn a_turn_ends_by_itself_when_its_holder_dies() {
     let [one, two] = workers(&Slots::default());
-    assert_eq!(one.claim(None, 10, 20), Claim::Mine);
-    assert_eq!(two.claim(None, 19, 30), theirs(20));
+    assert_eq!(one.claim(None, 10, 20), Whose::Mine);
+    assert_eq!(two.claim(None, 19, 30), Whose::Theirs(20));
     assert!(two.look(None, 19).unwrap().theirs);
     assert!(!two.look(None, 20).unwrap().theirs);
-    assert_eq!(two.claim(None, 20, 30), Claim::Mine);
-    assert_eq!(one.claim(None, 21, 40), theirs(30));
+    assert_eq!(two.claim(None, 20, 30), Whose::Mine);
+    assert_eq!(one.claim(None, 21, 40), Whose::Theirs(30));
 }
 
 #[test]
 fn a_turn_does_not_outlast_a_clock_that_is_set_back() {
     let [one, two] = workers(&Slots::default());
-    assert_eq!(one.claim(None, 100_000, 100_010), Claim::Mine);
-    assert_eq!(two.claim(None, 10, 20), Claim::Mine);
+    assert_eq!(one.claim(None, 100_000, 100_010), Whose::Mine);
+    assert_eq!(two.claim(None, 10, 20), Whose::Mine);
 }
 
 #[test]
@@ -140,33 +144,33 @@ fn a_failure_is_told_and_takes_no_answer_away() {
     assert_eq!(one.post_failure(5), at(5));
     assert_eq!(two.news(None), Some(News::Failure(at(5))));
     assert_eq!(one.post_news(15), at(15));
-    assert_eq!(one.claim(Some(at(15)), 16, 26), Claim::Mine);
+    assert_eq!(one.claim(Some(at(15)), 16, 26), Whose::Mine);
     assert_eq!(one.post_failure(20), at(20));
     assert_eq!(two.news(None), Some(News::Answer(posted(15))));
     assert_eq!(two.news(Some(15)), Some(News::Failure(at(20))));
     assert_eq!(two.news(Some(20)), None);
-    assert_eq!(two.claim(Some(at(20)), 21, 31), Claim::Mine);
+    assert_eq!(two.claim(Some(at(20)), 21, 31), Whose::Mine);
 }
 
 #[test]
 fn a_late_failure_ends_nobody_elses_turn() {
     let [one, two] = workers(&Slots::default());
-    assert_eq!(one.claim(None, 10, 20), Claim::Mine);
-    assert_eq!(two.claim(None, 20, 30), Claim::Mine);
+    assert_eq!(one.claim(None, 10, 20), Whose::Mine);
+    assert_eq!(two.claim(None, 20, 30), Whose::Mine);
     let _ = one.post_failure(21);
-    assert_eq!(one.claim(None, 22, 32), theirs(30));
+    assert_eq!(one.claim(None, 22, 32), Whose::Theirs(30));
     // A late answer is an answer.
     let _ = one.post_news(23);
-    assert_eq!(two.claim(None, 24, 34), Claim::Answered);
+    assert_eq!(two.claim(None, 24, 34), Whose::Answered(23));
 }
 
 #[test]
 fn who_posts_learns_whether_somebody_waits() {
     let [one, two] = workers(&Slots::default());
-    assert_eq!(one.claim(None, 10, 20), Claim::Mine);
+    assert_eq!(one.claim(None, 10, 20), Whose::Mine);
     assert!(!one.exchange.post(&one.place, &posted(11), at(11)).watched);
-    assert_eq!(one.claim(Some(at(11)), 12, 22), Claim::Mine);
-    assert_eq!(two.claim(Some(at(11)), 13, 23), theirs(22));
+    assert_eq!(one.claim(Some(at(11)), 12, 22), Whose::Mine);
+    assert_eq!(two.claim(Some(at(11)), 13, 23), Whose::Theirs(22));
     assert!(one.exchange.post(&one.place, &posted(14), at(14)).watched);
     assert!(!one.exchange.post(&one.place, &posted(15), at(15)).watched, "that was another turn");
 }
@@ -174,7 +178,7 @@ fn who_posts_learns_whether_somebody_waits() {
 #[test]
 fn a_slot_is_looked_at_again_only_when_it_has_changed() {
     let [one, two] = workers(&Slots::default());
-    assert_eq!(one.claim(None, 10, 20), Claim::Mine);
+    assert_eq!(one.claim(None, 10, 20), Whose::Mine);
     let Claim::Theirs(Theirs { version, .. }) =
         two.exchange.claim(&two.place, at(11), at(21), |_| false)
     else {
@@ -190,8 +194,8 @@ fn a_slot_is_looked_at_again_only_when_it_has_changed() {
 fn two_things_in_one_slot_take_turns_and_are_never_mistaken() {
     let slots = Slots::default();
     let [one, two] = neighbours(&slots);
-    assert_eq!(one.claim(None, 10, 20), Claim::Mine);
-    assert_eq!(two.claim(None, 11, 21), Claim::Mine, "it asks, and tells nobody");
+    assert_eq!(one.claim(None, 10, 20), Whose::Mine);
+    assert_eq!(two.claim(None, 11, 21), Whose::Mine, "it asks, and tells nobody");
     let _ = two.post_news(12);
     let _ = two.post_failure(12);
     assert_eq!(two.news(None), None, "it is the other one's turn still");
@@ -264,5 +268,5 @@ fn what_another_plugin_wrote_is_nothing() {
     slots.0.borrow_mut().insert(other.slot().to_owned(), (good, 1));
     assert_eq!(one.exchange.news(&other, None), None);
     assert_ne!(stranger.place.slot(), name);
-    assert_eq!(one.claim(None, 1, 2), Claim::Mine);
+    assert_eq!(one.claim(None, 1, 2), Whose::Mine);
 }

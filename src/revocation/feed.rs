@@ -6,8 +6,8 @@
 
 use std::fmt;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::renewal::Renewals;
 use super::{BadEntry, Entry, Revocations};
@@ -299,8 +299,7 @@ impl Feed {
         confirmed: UnixTime,
         now: UnixTime,
     ) -> Result<(), FeedError> {
-        let State { entries, bookmark } =
-            serde_json::from_slice(state).map_err(|_| FeedError::NotAFeed)?;
+        let State { entries, bookmark } = document(state)?;
         self.take(entries, bookmark, config, confirmed, now)?;
         self.poll = Poll::Idle { next: confirmed.after(terms.interval) };
         Ok(())
@@ -319,9 +318,13 @@ impl Feed {
     }
 }
 
+fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FeedError> {
+    let value = json::parse(bytes).map_err(|_| FeedError::NotAFeed)?;
+    serde_json::from_value(value).map_err(|_| FeedError::NotAFeed)
+}
+
 fn read(body: &[u8]) -> Result<Document, FeedError> {
-    let value: Value = json::parse(body).map_err(|_| FeedError::NotAFeed)?;
-    let document: Document = serde_json::from_value(value).map_err(|_| FeedError::NotAFeed)?;
+    let document: Document = document(body)?;
     let short = |next: &String| next.len() <= MAX_BOOKMARK_BYTES && is_header_value(next);
     if document.v != 1 || !document.next.as_ref().is_none_or(short) {
         return Err(FeedError::NotAFeed);

@@ -200,16 +200,37 @@ pub fn register_queue(name: &str) -> Option<u32> {
     hostcalls::register_shared_queue(name).ok()
 }
 
+/// Why a root context is woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// A stream of its own VM has a call to make.
+    Call,
+    /// Another worker has posted something.
+    News,
+}
+
+impl Wake {
+    /// Not empty: an empty item cannot be told from none.
+    const fn item(self) -> &'static [u8] {
+        match self {
+            Self::Call => b"c",
+            Self::News => b"n",
+        }
+    }
+}
+
 /// Has `on_queue_ready` called in the root context.
 pub fn wake(queue: u32) {
-    if hostcalls::enqueue_shared_queue(queue, None).is_err() {
+    if hostcalls::enqueue_shared_queue(queue, Some(Wake::Call.item())).is_err() {
         log(Level::Warn, "the root context could not be woken, its tick will do");
     }
 }
 
-/// Takes one item from the queue; whether there was one.
-pub fn take_wake(queue: u32) -> bool {
-    matches!(hostcalls::dequeue_shared_queue(queue), Ok(Some(_)))
+/// Takes one item from the queue.
+pub fn take_wake(queue: u32) -> Option<Wake> {
+    let item = hostcalls::dequeue_shared_queue(queue).ok().flatten()?;
+    // Anybody can put something there: it is looked for news once too often.
+    Some(if item == Wake::Call.item() { Wake::Call } else { Wake::News })
 }
 
 /// Envoy's shared data, which all VMs of one `vm_id` see.
@@ -256,9 +277,10 @@ pub fn wake_roster(own: Option<u32>) {
     for queue in roster().0 {
         if Some(queue) != own {
             // The queue of a VM that is gone stays, and nobody empties it: so one item is the most it
-            // ever gets from here. A living one is woken by the new item all the same.
+            // ever gets from here. A living one is woken by the new item all the same, and if what was
+            // taken away was its own call, it makes that then.
             take_wake(queue);
-            let _ = hostcalls::enqueue_shared_queue(queue, None);
+            let _ = hostcalls::enqueue_shared_queue(queue, Some(Wake::News.item()));
         }
     }
 }

@@ -53,9 +53,8 @@ impl HttpContext for Http {
         let now = host::now();
         let disposition = shared.worker.borrow_mut().on_request(self.stream, &head, now);
         flush_log(&shared);
-        // A held request may also wait for what another worker has posted meanwhile.
-        let wake = disposition == Disposition::Pause || shared.worker.borrow().has_calls();
-        if let (true, Some(queue)) = (wake, shared.queue) {
+        let has_calls = shared.worker.borrow().has_calls();
+        if let (true, Some(queue)) = (has_calls, shared.queue) {
             host::wake(queue);
         }
         host::carry_out(disposition)

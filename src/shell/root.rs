@@ -11,7 +11,7 @@ use std::time::Duration;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};
 
-use super::host;
+use super::host::{self, Wake};
 use super::http::Http;
 use crate::board::Exchange;
 use crate::callout::{Answer, CallId, StreamId};
@@ -175,9 +175,13 @@ impl RootContext for Root {
     }
 
     fn on_queue_ready(&mut self, queue: u32) {
-        while host::take_wake(queue) {}
+        let mut news = false;
+        while let Some(wake) = host::take_wake(queue) {
+            news |= wake == Wake::News;
+        }
         if let Some(shared) = self.shared.clone() {
-            let released = shared.worker.borrow_mut().on_wake(host::now());
+            let released =
+                if news { shared.worker.borrow_mut().on_wake(host::now()) } else { Vec::new() };
             self.carry_out(released);
         }
     }

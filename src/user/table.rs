@@ -75,12 +75,6 @@ impl Seats {
         })
     }
 
-    /// What has become of another worker's turn, if anything has since `version`.
-    #[must_use]
-    pub fn look(&self, exchange: &Exchange, version: u32, now: UnixTime) -> Option<View> {
-        exchange.look(&self.once, Some(version), now)
-    }
-
     /// Posts a record, and gives the turn back.
     #[must_use]
     pub fn post(&self, exchange: &Exchange, record: &Stored, now: UnixTime) -> Receipt {

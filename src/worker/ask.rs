@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::share::Turn;
 use super::{Released, Worker};
 use crate::callout::circuit::Circuit;
 use crate::callout::{CallKey, CallRequest, Ended, GRACE, Joined, Leg, StreamId};
@@ -14,10 +15,12 @@ use crate::token::introspection;
 use crate::user;
 
 /// What became of a wish to ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
 pub(super) enum Asked {
     /// It is being asked for, and the answer comes within this time.
     UnderWay(Duration),
+    /// Another worker has just asked, and this came of it.
+    Told(Outcome),
     /// Who would be asked is down.
     Shut,
     /// There are too many calls.
@@ -49,6 +52,7 @@ impl Worker {
         }
         match self.ask_anew(&key, &mut waiters, now) {
             Asked::UnderWay(_) => Vec::new(),
+            Asked::Told(outcome) => self.release(waiters, &outcome, now),
             Asked::Shut | Asked::Full => self.release(waiters, &Outcome::Down, now),
         }
     }
@@ -75,10 +79,15 @@ impl Worker {
             return Asked::Full;
         }
         let patience = self.patience(key);
-        if let Some(turn) = self.others_turn(key, patience, now) {
-            self.calls.follow(key, turn, std::mem::take(waiters), now);
-            self.note_started(key);
-            return self.behind(key, turn.until, now);
+        match self.take_turn(key, patience, now) {
+            Turn::Mine => {}
+            Turn::Theirs(turn) => {
+                let until = turn.until;
+                self.calls.follow(key, turn, std::mem::take(waiters), now);
+                self.note_started(key);
+                return self.behind(key, until, now);
+            }
+            Turn::Over(outcome) => return Asked::Told(outcome),
         }
         let leg = self.first_leg(key, now);
         let Some((leg, request)) = leg.and_then(|leg| Some((leg, self.request_for(key, leg)?)))

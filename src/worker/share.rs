@@ -4,6 +4,7 @@
 //! A user's record only those want that wait for it, and they say so.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -16,7 +17,18 @@ use crate::request::Outcome;
 use crate::time::UnixTime;
 use crate::token::ProviderId;
 use crate::user::UserKey;
+use crate::user::stored::Stored;
 use crate::user::table::stored;
+
+/// Whose turn it is to ask.
+pub(super) enum Turn {
+    /// This worker's.
+    Mine,
+    /// Another's.
+    Theirs(Theirs),
+    /// Nobody's: this came of the last one.
+    Over(Outcome),
+}
 
 /// How another worker's turn ended.
 pub(super) enum TurnEnd {
@@ -37,29 +49,33 @@ impl Worker {
         keys.chain(feed).collect()
     }
 
-    /// Another worker's turn to ask for `key`, where it is. Otherwise the turn is ours now, for as long as an
-    /// answer may take.
-    pub(super) fn others_turn(
-        &self,
-        key: &CallKey,
-        patience: std::time::Duration,
-        now: UnixTime,
-    ) -> Option<Theirs> {
+    /// Whose turn it is to ask for `key`. From now on it is this worker's, for as long as an answer may take,
+    /// unless another one has it, or has just told what came of it.
+    pub(super) fn take_turn(&mut self, key: &CallKey, patience: Duration, now: UnixTime) -> Turn {
         let ends = now.after(patience).after(GRACE);
         let claim = if let CallKey::User(user) = key {
-            let lookup = self.shared.config.user.lookup()?;
-            let (exchange, seats) = self.shared.seats(user, lookup)?;
-            seats.claim(exchange, lookup, self.shared.user_since(user), now, ends)
+            let seats = self.shared.config.user.lookup().and_then(|lookup| {
+                let (exchange, seats) = self.shared.seats(user, lookup)?;
+                Some(seats.claim(exchange, lookup, self.shared.user_since(user), now, ends))
+            });
+            seats.unwrap_or(Claim::Mine)
         } else {
-            let (exchange, place) = self.place(key)?;
             let seen = self.seen.get(key).copied();
-            exchange.claim(&place, now, ends, |posted| Some(posted.at) > seen)
+            self.place(key).map_or(Claim::Mine, |(exchange, place)| {
+                exchange.claim(&place, now, ends, |posted| Some(posted.at) > seen)
+            })
         };
         match claim {
-            Claim::Mine => None,
-            Claim::Theirs(turn) => Some(turn),
-            // Taken over with the next wake or tick.
-            Claim::Answered => Some(Theirs { until: ends, version: 0, last: None }),
+            Claim::Mine => Turn::Mine,
+            Claim::Theirs(turn) => Turn::Theirs(turn),
+            Claim::Answered(posted) => match (key, Stored::from_bytes(&posted.body)) {
+                (CallKey::User(user), Some(record)) => Turn::Over(self.take_record(user, record)),
+                (CallKey::User(_), None) => Turn::Mine,
+                (_, _) => {
+                    self.seen.insert(key.clone(), posted.at);
+                    Turn::Over(self.take_over(key, &News::Answer(posted), now))
+                }
+            },
         }
     }
 
@@ -201,17 +217,16 @@ impl Worker {
         followed
             .into_iter()
             .filter_map(|(call, key, turn)| match &key {
-                CallKey::User(user) => Some((call, self.turn_over(user, turn, now)?)),
+                CallKey::User(user) => Some((call, self.turn_over(user, &turn, now)?)),
                 _ => None,
             })
             .collect()
     }
 
-    fn turn_over(&mut self, user: &UserKey, turn: Theirs, now: UnixTime) -> Option<TurnEnd> {
+    fn turn_over(&mut self, user: &UserKey, turn: &Theirs, now: UnixTime) -> Option<TurnEnd> {
         let config = Rc::clone(&self.shared.config);
         let lookup = config.user.lookup()?;
-        let (exchange, seats) = self.shared.seats(user, lookup)?;
-        let view = seats.look(exchange, turn.version, now)?;
+        let view = self.shared.exchange.as_ref()?.look(&turn.place, Some(turn.version), now)?;
         let View { theirs, failed, .. } = view;
         let since = self.shared.user_since(user);
         // Whoever waits for a call takes its answer, though that be used for nobody after.
@@ -220,16 +235,19 @@ impl Worker {
             record.is_fresh(lookup, since, now) || (new && record.is_from(since, now))
         });
         match (answer, failed) {
-            (Some(record), _) => {
-                self.shared.users.remember(user, record.clone());
-                self.circuits.users.answered();
-                Some(TurnEnd::Told(Outcome::User(record)))
-            }
+            (Some(record), _) => Some(TurnEnd::Told(self.take_record(user, record))),
             (None, _) if theirs => None,
             (None, Some((_, Fault::Outage))) => Some(TurnEnd::Told(Outcome::Down)),
             (None, Some((_, Fault::Senseless))) => Some(TurnEnd::Told(Outcome::Senseless)),
             (None, None) => Some(TurnEnd::Silent),
         }
+    }
+
+    /// Takes a record over that another worker was told just now.
+    fn take_record(&mut self, user: &UserKey, record: Stored) -> Outcome {
+        self.shared.users.remember(user, record.clone());
+        self.circuits.users.answered();
+        Outcome::User(record)
     }
 
     /// Where the workers of the process tell each other of a document. Its subject says all that its

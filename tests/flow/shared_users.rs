@@ -320,3 +320,37 @@ fn a_fault_that_is_over_is_asked_about_again() {
     let call = flows[other].call();
     forwarded(only(flows[other].answer(call.id, 200, &body(&record())), stream));
 }
+
+#[test]
+fn whatever_moment_another_worker_answers_in_nobody_asks_twice_and_nobody_waits_for_nothing() {
+    let before = SharedData::default();
+    let [mut leader, _] = <[Flow; 2]>::try_from(ready_workers(&config(), 2, &before)).ok().unwrap();
+    let token = leader.token();
+    let (stream, _) = leader.get("/x", &token);
+    let call = leader.call();
+    let asking = before.fork();
+    forwarded(only(leader.answer(call.id, 200, &body(&record())), stream));
+    let mut served_at_once = 0;
+    for reads in 0..12 {
+        // A worker that meets the slots as they are while the leader asks, and then as they are after.
+        let data = asking.fork();
+        let mut other = ready_workers(&config(), 2, &data).remove(1);
+        data.become_after(reads, &before);
+        let (stream, disposition) = other.get("/x", &token);
+        let disposition = match disposition {
+            Disposition::Pause => {
+                other.no_call();
+                data.become_after(0, &before);
+                only(other.wake(), stream)
+            }
+            disposition => {
+                served_at_once += 1;
+                disposition
+            }
+        };
+        let edits = forwarded(disposition);
+        assert!(edits.contains(&set("x-user-id", "u-1001")), "after {reads} reads");
+        other.no_call();
+    }
+    assert!((1..12).contains(&served_at_once), "both ways were gone: {served_at_once}");
+}

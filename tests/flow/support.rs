@@ -260,17 +260,30 @@ impl Flow {
 
 /// Envoy's shared data as it behaves: compare-and-swap is checked on slots that exist.
 #[derive(Default, Clone)]
-pub struct SharedData(Rc<RefCell<HashMap<String, Versioned>>>);
+pub struct SharedData(Rc<RefCell<Slots>>);
+
+#[derive(Default)]
+struct Slots {
+    now: HashMap<String, Versioned>,
+    /// What other workers will have made of them after so many further reads.
+    then: Option<(usize, HashMap<String, Versioned>)>,
+}
 
 type Versioned = (Vec<u8>, u32);
 
 impl Board for SharedData {
     fn read(&self, slot: &str) -> Option<(Vec<u8>, u32)> {
-        self.0.borrow().get(slot).cloned()
+        let mut slots = self.0.borrow_mut();
+        match &mut slots.then {
+            Some((0, _)) => slots.now = slots.then.take().unwrap().1,
+            Some((reads, _)) => *reads -= 1,
+            None => {}
+        }
+        slots.now.get(slot).cloned()
     }
 
     fn write(&self, slot: &str, bytes: &[u8], version: Option<u32>) -> bool {
-        let mut slots = self.0.borrow_mut();
+        let slots = &mut self.0.borrow_mut().now;
         let held = slots.get(slot).map_or(0, |(_, version)| *version);
         if held != 0 && version.is_some_and(|version| version != 0 && version != held) {
             return false;
@@ -283,9 +296,25 @@ impl Board for SharedData {
 impl SharedData {
     /// Overwrites every slot.
     pub fn fill(&self, bytes: &[u8]) {
-        for (slot, _) in self.0.borrow_mut().values_mut() {
+        for (slot, _) in self.0.borrow_mut().now.values_mut() {
             *slot = bytes.to_vec();
         }
+    }
+
+    /// The same slots, apart from these.
+    pub fn fork(&self) -> Self {
+        let now = self.0.borrow().now.clone();
+        Self(Rc::new(RefCell::new(Slots { now, then: None })))
+    }
+
+    /// Takes over what `other` holds, after so many further reads.
+    pub fn become_after(&self, reads: usize, other: &Self) {
+        let mut then = other.0.borrow().now.clone();
+        // Envoy gives no version twice.
+        for (_, version) in then.values_mut() {
+            *version += 1_000;
+        }
+        self.0.borrow_mut().then = Some((reads, then));
     }
 }
 
