@@ -206,12 +206,13 @@ impl Feed {
                 };
                 self.add(document.entries, bookmark, config, now)
             }
+            // Only to a poll that named a list can this say that it is still the same.
             Answer::Response { status: 304, .. } => match &mut self.held {
-                Some(held) => {
+                Some(held) if held.bookmark.etag.is_some() => {
                     held.confirmed = now;
                     Ok(false)
                 }
-                None => Err(FeedError::Status(304)),
+                Some(_) | None => Err(FeedError::Status(304)),
             },
             // It cannot tell what came since: the whole list is asked for at once.
             Answer::Response { status: 410, .. } => {

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use harness::idp::{Key, seed_claims};
 use harness::server::Behavior;
-use harness::testbed::Testbed;
+use harness::testbed::{Builder, Testbed};
 use serde_json::json;
 
 use crate::support::{
-    LONG, USER, active, assert_context, assert_denied, assert_serves, only_seen, plugin,
-    user_token, wait_until,
+    self, LONG, USER, active, assert_context, assert_denied, assert_serves, only_seen, user_token,
+    wait_until,
 };
 
 /// Envoy runs the module in its one worker and, for the root context, in its main thread too; each
@@ -96,19 +96,11 @@ fn keys_outlive_an_issuer_that_is_down() {
     assert_context(&only_seen(&bed), USER);
 }
 
-/// A gateway whose workers share what they fetch.
-fn sharing(workers: u32) -> harness::testbed::Builder {
-    Testbed::gateway()
-        .concurrency(workers)
-        .env("SHARING_KEY", "a-key-for-this-test-alone")
-        .bootstrap(|bootstrap| {
-            plugin(bootstrap)["vm_config"]["environment_variables"] =
-                json!({"host_env_keys": ["SHARING_KEY"]});
-        })
-        .filter_config(|config| {
-            config["sharing"] = json!({"key": "${env:SHARING_KEY}"});
-            config["providers"]["clerk"]["remote_jwks"]["unknown_kid_cooldown"] = json!("1s");
-        })
+/// Workers that share, and look for a new key soon.
+fn sharing(workers: u32) -> Builder {
+    support::sharing(workers).filter_config(|config| {
+        config["providers"]["clerk"]["remote_jwks"]["unknown_kid_cooldown"] = json!("1s");
+    })
 }
 
 #[test]

@@ -15,9 +15,13 @@
 mod answers;
 mod config;
 mod context;
+mod faults;
 mod hostile;
 mod keys;
 mod lookup;
 mod providers;
+mod redis;
+mod revocation;
+mod sharing;
 mod soak;
 mod support;

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use harness::client::Response;
+use harness::client::{Pending, Request, Response};
 use harness::idp::seed_claims;
 use harness::server::Seen;
-use harness::testbed::Testbed;
+use harness::testbed::{Builder, Testbed};
 use serde_json::{Value, json};
 
 /// Longer than anything here takes; what waits so long has failed.
@@ -117,4 +117,40 @@ pub fn assert_serves(bed: &Testbed) {
 pub fn plugin(bootstrap: &mut Value) -> &mut Value {
     let hcm = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
     &mut hcm["typed_config"]["http_filters"][0]["typed_config"]["config"]
+}
+
+/// So many workers, which share what they fetch.
+pub fn sharing(workers: u32) -> Builder {
+    Testbed::gateway()
+        .concurrency(workers)
+        .env("SHARING_KEY", "a-key-for-this-test-alone")
+        .bootstrap(|bootstrap| {
+            plugin(bootstrap)["vm_config"]["environment_variables"] =
+                json!({"host_env_keys": ["SHARING_KEY"]});
+            // Each worker gets its part of the connections.
+            bootstrap["static_resources"]["listeners"][0]["connection_balance_config"] =
+                json!({"exact_balance": {}});
+        })
+        .filter_config(|config| config["sharing"] = json!({"key": "${env:SHARING_KEY}"}))
+}
+
+/// Sends `count` requests, each on a connection of its own that stays open until the last is sent.
+pub fn begin_all(request: &Request, count: usize) -> Vec<Pending> {
+    (0..count).map(|_| request.begin()).collect()
+}
+
+/// Sends 64 requests, to all workers, and asserts that all are answered with this status.
+#[track_caller]
+pub fn assert_all(request: &Request, status: u16) {
+    for pending in begin_all(request, 64) {
+        let response = pending.finish();
+        assert_eq!(response.status, status, "{}", response.text());
+    }
+}
+
+/// How many connections each of Envoy's workers has been given.
+pub fn connections_by_worker(bed: &Testbed) -> Vec<u64> {
+    let stats = bed.envoy.admin_get("/stats?filter=worker_\\d+.downstream_cx_total");
+    let count = |line: &str| line.rsplit_once(": ")?.1.parse().ok();
+    stats.lines().filter(|line| line.starts_with("listener.")).filter_map(count).collect()
 }

@@ -97,6 +97,7 @@ pub struct Launch {
     concurrency: u32,
     env: Vec<(String, String)>,
     component_log_level: String,
+    drain_time: Duration,
 }
 
 impl Launch {
@@ -107,6 +108,7 @@ impl Launch {
             concurrency: 1,
             env: Vec::new(),
             component_log_level: "wasm:debug".into(),
+            drain_time: Duration::from_secs(600),
         }
     }
 
@@ -134,6 +136,12 @@ impl Launch {
         self
     }
 
+    /// How long a listener that was removed goes on, in whole seconds; Envoy's ten minutes unless set.
+    pub fn drain_time(mut self, time: Duration) -> Launch {
+        self.drain_time = time;
+        self
+    }
+
     /// Starts Envoy and waits until it is live.
     #[track_caller]
     pub fn start(self) -> Envoy {
@@ -157,6 +165,7 @@ impl Launch {
             .arg(&admin_file)
             .args(["--concurrency", &self.concurrency.to_string()])
             .args(["--log-level", "info", "--component-log-level", &self.component_log_level])
+            .args(["--drain-time-s", &self.drain_time.as_secs().to_string()])
             // Nobody restarts it, and its shared memory would outlive a kill.
             .arg("--disable-hot-restart")
             // Access logs are written at once, or nearly: tests read them.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -103,6 +104,12 @@ impl Builder {
     /// See [`Launch::component_log_level`].
     pub fn component_log_level(mut self, levels: &str) -> Builder {
         self.launch = self.launch.component_log_level(levels);
+        self
+    }
+
+    /// See [`Launch::drain_time`].
+    pub fn drain_time(mut self, time: Duration) -> Builder {
+        self.launch = self.launch.drain_time(time);
         self
     }
 
