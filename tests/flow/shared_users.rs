@@ -317,3 +317,14 @@ fn a_fault_that_is_over_is_asked_about_again() {
     let call = flows[other].call();
     forwarded(only(flows[other].answer(call.id, 200, &body(&record())), stream));
 }
+
+#[test]
+fn a_turn_is_respected_by_a_worker_that_read_the_clock_a_moment_before_it_was_taken() {
+    let mut flows = ready_workers(&config(), 2, &SharedData::default());
+    let token = flows[0].token();
+    flows[0].advance(Duration::from_millis(1));
+    assert_eq!(flows[0].get("/x", &token).1, Disposition::Pause);
+    flows[0].call();
+    assert_eq!(flows[1].get("/x", &token).1, Disposition::Pause);
+    flows[1].no_call();
+}
