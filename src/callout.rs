@@ -385,9 +385,10 @@ impl Calls {
         }
     }
 
-    /// The clock was set back by so much: no call ends later for it.
+    /// The clock was set back by so much: no call ends later for it, and none began in the future.
     pub fn clock_set_back(&mut self, back: Duration) {
         for call in self.under_way.values_mut() {
+            call.started = call.started.before(back);
             call.ends = call.ends.before(back);
         }
         for (at, _) in &mut self.retries {
