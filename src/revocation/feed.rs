@@ -283,9 +283,10 @@ impl Feed {
     }
 
     /// The clock now says `now`, which is before what it said: the list is believed no longer than if it
-    /// had just come, and is asked for at once.
+    /// had just come, and all of it is asked for at once, since it may lack what had ended by the old one.
     pub fn clock_set_back(&mut self, now: UnixTime) {
         if let Some(held) = &mut self.held {
+            held.bookmark = Bookmark::default();
             held.confirmed = held.confirmed.min(now);
             held.list.clock_set_back(now);
         }

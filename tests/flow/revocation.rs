@@ -653,3 +653,20 @@ fn a_blacklist_that_never_answers_ends_the_request_by_its_deadline() {
     let released = flow.tick();
     assert_eq!(denied(&only(released, stream)), Code::RevocationUnavailable);
 }
+
+#[test]
+fn entries_that_had_ended_by_a_clock_that_was_ahead_are_asked_for_anew() {
+    let document = feed(&json!([{"jti": "t-1", "exp": START + 600}]));
+    let mut flow = with_feed(&json!([]));
+    flow.advance(7_200 * SECOND);
+    let call = poll(&mut flow, "auth");
+    flow.answer_tagged(call.id, 200, "\"one\"", &document);
+    flow.now = flow.now.before(7_200 * SECOND);
+    let call = poll(&mut flow, "auth");
+    match header(&call, "if-none-match") {
+        Some("\"one\"") => flow.answer(call.id, 304, b""),
+        _ => flow.answer_tagged(call.id, 200, "\"one\"", &document),
+    };
+    let token = flow.key.token(&rich_claims());
+    assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked);
+}
