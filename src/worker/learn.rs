@@ -187,11 +187,12 @@ impl Worker {
         self.log.add(Level::Info, format!("revocation feed entries={entries}"));
     }
 
-    /// Takes what the blacklist says of a token's names.
+    /// Takes what the blacklist says of a token's names, for which it was asked at `asked`.
     pub(super) fn learn_listed(
         &mut self,
         names: &Names,
         answer: &Answer,
+        asked: UnixTime,
         now: UnixTime,
     ) -> Outcome {
         let config = Rc::clone(&self.shared.config);
@@ -203,7 +204,7 @@ impl Worker {
             self.log.warn(&dependency, &unread(answer), now);
             return Outcome::Down;
         };
-        self.shared.listed.remember(names.clone(), listed, now.after(blacklist.cache_ttl));
+        self.shared.listed.remember(names.clone(), listed, asked.after(blacklist.cache_ttl));
         Outcome::Listed(listed)
     }
 

@@ -670,3 +670,15 @@ fn entries_that_had_ended_by_a_clock_that_was_ahead_are_asked_for_anew() {
     let token = flow.key.token(&rich_claims());
     assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked);
 }
+
+#[test]
+fn what_the_blacklist_said_is_as_old_as_the_question() {
+    let mut flow = Flow::with(&blacklist_config()).with_keys();
+    let token = flow.key.token(&rich_claims());
+    let (stream, _) = flow.get("/x", &token);
+    let call = flow.call();
+    flow.advance(Duration::from_millis(90));
+    forwarded(only(flow.answer(call.id, 200, &blacklisted("null,null")), stream));
+    flow.advance(Duration::from_millis(1_910));
+    assert_eq!(flow.get("/x", &token).1, Disposition::Pause);
+}
