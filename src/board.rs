@@ -265,11 +265,16 @@ impl Exchange {
         Claim::Mine
     }
 
-    /// Posts an answer, and gives the turn back.
+    /// Posts an answer, and gives the turn back. It takes the place of no later one: the worker that was
+    /// told may have been asleep since, and its turn gone to another.
     #[must_use]
     pub fn post(&self, place: &Place, answer: &Posted, now: UnixTime) -> Receipt {
-        self.give_back(place, now, |_, _| {
-            Some(Note { posted: Some(answer.clone()), ..Note::default() })
+        self.give_back(place, now, |_, note| {
+            let later = note.posted.filter(|posted| {
+                answer.at < posted.at && posted.at <= now.after(NUDGE)
+            });
+            let posted = later.unwrap_or_else(|| answer.clone());
+            Some(Note { posted: Some(posted), ..Note::default() })
         })
     }
 

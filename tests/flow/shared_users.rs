@@ -328,3 +328,24 @@ fn a_turn_is_respected_by_a_worker_that_read_the_clock_a_moment_before_it_was_ta
     assert_eq!(flows[1].get("/x", &token).1, Disposition::Pause);
     flows[1].no_call();
 }
+
+#[test]
+fn an_answer_to_an_older_question_takes_the_place_of_no_younger_record() {
+    let data = SharedData::default();
+    let mut flows = ready_workers(&config(), 2, &data);
+    let (streams, leader, call) = first_requests(&mut flows);
+    let other = 1 - leader;
+    advance(&mut flows, LEASE);
+    assert!(flows[other].tick().is_empty());
+    let second = flows[other].call();
+    forwarded(only(flows[other].answer(second.id, 200, &body(&record())), streams[other]));
+    // The first leader's thread was blocked; what it was told is from before.
+    let mut admin = record();
+    admin["role"] = json!("ADMIN");
+    flows[leader].answer(call.id, 200, &body(&admin));
+    let token = flows[0].token();
+    let mut late = ready_workers(&config(), 3, &data).remove(2);
+    late.now = flows[0].now;
+    let edits = forwarded(late.get("/x", &token).1);
+    assert!(edits.contains(&set("x-user-role", "USER")), "{edits:?}");
+}
