@@ -85,14 +85,15 @@ impl Seats {
     #[must_use]
     pub fn post(&self, exchange: &Exchange, record: &Stored, now: UnixTime) -> Receipt {
         let post = posted(record);
-        if post.body.len() > MAX_RECORD_BYTES {
-            return exchange.pass(&self.once, now);
-        }
+        let put = |place| match post.body.len() {
+            ..=MAX_RECORD_BYTES => exchange.post(place, &post, now),
+            _ => exchange.pass(place, now),
+        };
         // An older one may not stay beside it.
         if exchange.look(&self.again, None, now).and_then(stored).is_some() {
-            let _ = exchange.post(&self.again, &post, now);
+            let _ = put(&self.again);
         }
-        exchange.post(&self.once, &post, now)
+        put(&self.once)
     }
 
     /// Posts that asking failed, and gives the turn back.

@@ -349,3 +349,27 @@ fn an_answer_to_an_older_question_takes_the_place_of_no_younger_record() {
     let edits = forwarded(late.get("/x", &token).1);
     assert!(edits.contains(&set("x-user-role", "USER")), "{edits:?}");
 }
+
+#[test]
+fn a_record_that_became_too_long_to_share_leaves_no_older_one_to_stand_in() {
+    let mut config = config();
+    config["user"]["lookup"]["cache"] = json!({"stale_if_error": "15m"});
+    config["user"]["active"] = json!({"field": "/status", "equals": "ACTIVE"});
+    let data = SharedData::default();
+    let mut flows = ready_workers(&config, 2, &data);
+    let token = flows[0].token();
+    let mut user = record();
+    user["status"] = json!("ACTIVE");
+    forwarded(flows[0].whole("/x", &token, &user));
+    forwarded(flows[1].get("/x", &token).1);
+    advance(&mut flows, Duration::from_secs(301));
+    user["status"] = json!("DISABLED");
+    user["about"] = json!("x".repeat(20_000));
+    assert_eq!(denied(&flows[0].whole("/x", &token, &user)), Code::UserDisabled);
+    let mut late = ready_workers(&config, 3, &data).remove(2);
+    late.now = flows[0].now;
+    let (stream, _) = late.get("/x", &token);
+    let call = late.call();
+    let released = late.fail_for_good(call.id, Failure::Broken);
+    assert_eq!(denied(&only(released, stream)), Code::UserLookupUnavailable);
+}
