@@ -53,9 +53,9 @@ enum Poll {
 
 /// What a token's check may go on with.
 #[derive(Debug)]
-pub enum Known<'a> {
-    /// This list.
-    List(&'a Revocations),
+pub enum Known {
+    /// The list that is held.
+    List,
     /// None yet, but the first poll can be waited for.
     Await,
     /// None that is young enough.
@@ -114,18 +114,16 @@ impl Default for Feed {
 impl Feed {
     /// What there is to check tokens with.
     #[must_use]
-    pub fn known(&self, config: &Config, now: UnixTime) -> Known<'_> {
+    pub fn known(&self, config: &Config, now: UnixTime) -> Known {
         match (&self.held, &self.poll) {
-            (Some(held), _) if now < held.confirmed.after(config.max_age) => {
-                Known::List(&held.list)
-            }
+            (Some(held), _) if now < held.confirmed.after(config.max_age) => Known::List,
             (None, Poll::InFlight) => Known::Await,
             (None, Poll::Idle { next }) if *next <= now => Known::Await,
             (None, Poll::Idle { .. }) | (Some(_), _) => Known::Unavailable,
         }
     }
 
-    /// The list that is held, however old it is: it still says what was known when.
+    /// The list that is held, however old it is: what it revokes is revoked.
     #[must_use]
     pub fn list(&self) -> Option<&Revocations> {
         self.held.as_ref().map(|held| &held.list)

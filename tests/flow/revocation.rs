@@ -682,3 +682,15 @@ fn what_the_blacklist_said_is_as_old_as_the_question() {
     flow.advance(Duration::from_millis(1_910));
     assert_eq!(flow.get("/x", &token).1, Disposition::Pause);
 }
+
+#[test]
+fn what_the_last_list_revokes_stays_revoked_however_old_the_list_is() {
+    for on_unavailable in ["deny", "allow"] {
+        let mut config = feed_config();
+        config["revocation"]["on_unavailable"] = json!(on_unavailable);
+        let mut flow = with_feed_and(&config, &json!([{"jti": "t-1"}]));
+        let token = flow.key.token(&rich_claims());
+        flow.advance(31 * SECOND);
+        assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked, "{on_unavailable}");
+    }
+}
