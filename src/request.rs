@@ -308,7 +308,7 @@ pub struct AwaitListed {
 
 impl AwaitListed {
     fn answered(self, listed: bool, shared: &mut Shared, now: UnixTime) -> Step {
-        if listed {
+        if listed || revoked_meanwhile(&self.token, shared, now) {
             return self.facts.refuse(Code::TokenRevoked);
         }
         find_user(self.facts, self.token, shared, now)
@@ -317,9 +317,14 @@ impl AwaitListed {
     fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
         match shared.config.revocation.on_unavailable {
             OnUnavailable::Deny => self.facts.refuse(Code::RevocationUnavailable),
-            OnUnavailable::Allow => find_user(self.facts, self.token, shared, now),
+            OnUnavailable::Allow => self.answered(false, shared, now),
         }
     }
+}
+
+/// Whether the feed brought the end of a token that it was silent of when the request began to wait.
+fn revoked_meanwhile(token: &VerifiedToken, shared: &Shared, now: UnixTime) -> bool {
+    shared.feed_on(token, now) == Verdict::Revoked
 }
 
 /// A verified token may have been revoked since it was issued: first by the feed, which is at hand.
@@ -366,7 +371,7 @@ impl AwaitUser {
     /// The users service has answered. While it did, the token may have been revoked, or something of the
     /// user's, which makes the answer an old one.
     fn answered(self, stored: &Stored, shared: &mut Shared, now: UnixTime) -> Step {
-        if shared.feed_on(&self.token, now) == Verdict::Revoked {
+        if revoked_meanwhile(&self.token, shared, now) {
             return self.facts.refuse(Code::TokenRevoked);
         }
         if stored.fetched < shared.user_since(&self.key, now) {
@@ -378,6 +383,9 @@ impl AwaitUser {
 
     /// The users service is down: the record from before stands in, where the config allows it.
     fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
+        if revoked_meanwhile(&self.token, shared, now) {
+            return self.facts.refuse(Code::TokenRevoked);
+        }
         let config = Rc::clone(&shared.config);
         let lookup = config.user.lookup();
         match lookup.and_then(|lookup| shared.stand_in(&self.key, lookup, now)) {

@@ -694,3 +694,42 @@ fn what_the_last_list_revokes_stays_revoked_however_old_the_list_is() {
         assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked, "{on_unavailable}");
     }
 }
+
+#[test]
+fn a_token_that_is_revoked_while_it_waits_is_refused_however_the_wait_ends() {
+    let t1 = json!([{"jti": "t-1"}]);
+    // For the blacklist.
+    for (on_unavailable, answer) in [("deny", Some("null,null")), ("allow", None)] {
+        let mut config = feed_config();
+        config["revocation"]["redis"] = json!({"cluster": "webdis"});
+        config["revocation"]["on_unavailable"] = json!(on_unavailable);
+        let mut flow = with_feed_and(&config, &json!([]));
+        let token = flow.key.token(&rich_claims());
+        flow.advance(1_900 * SECOND / 1_000);
+        let (stream, _) = flow.get("/x", &token);
+        let asked = flow.call();
+        flow.advance(Duration::from_millis(100));
+        let call = poll(&mut flow, "auth");
+        assert!(flow.answer(call.id, 200, &body(&feed(&t1))).is_empty());
+        let released = match answer {
+            Some(values) => flow.answer(asked.id, 200, &blacklisted(values)),
+            None => flow.answer(asked.id, 500, b""),
+        };
+        assert_eq!(denied(&only(released, stream)), Code::TokenRevoked, "{on_unavailable}");
+    }
+    // For a user, whose last record then stands in.
+    let mut config = config();
+    config["revocation"] = feed_config()["revocation"].clone();
+    config["user"]["lookup"]["cache"] = json!({"ttl": "1s", "stale_if_error": "1h"});
+    let mut flow = with_feed_and(&config, &json!([]));
+    let token = flow.key.token(&rich_claims());
+    forwarded(flow.whole("/x", &token, &record()));
+    flow.advance(1_900 * SECOND / 1_000);
+    let (stream, _) = flow.get("/x", &token);
+    let asked = flow.call();
+    flow.advance(Duration::from_millis(100));
+    let call = poll(&mut flow, "auth");
+    assert!(flow.answer(call.id, 200, &body(&feed(&t1))).is_empty());
+    let released = flow.answer(asked.id, 500, b"");
+    assert_eq!(denied(&only(released, stream)), Code::TokenRevoked);
+}
