@@ -365,6 +365,8 @@ pub struct AwaitUser {
     facts: Facts,
     token: VerifiedToken,
     key: UserKey,
+    /// Whether this is the second lookup, since the first was of before an entry of the feed.
+    again: bool,
 }
 
 impl AwaitUser {
@@ -375,8 +377,12 @@ impl AwaitUser {
             return self.facts.refuse(Code::TokenRevoked);
         }
         if stored.fetched < shared.user_since(&self.key, now) {
+            // Once: each wait has a deadline, and a feed that never rests must not make them endless.
+            if self.again {
+                return self.facts.refuse(Code::UserLookupUnavailable);
+            }
             let call = CallKey::User(self.key.clone());
-            return Step::Wait(Waiting::User(self), call);
+            return Step::Wait(Waiting::User(Self { again: true, ..self }), call);
         }
         self.known(&stored.known, shared)
     }
@@ -419,14 +425,14 @@ fn find_user(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixT
         );
     };
     match shared.user(&key, lookup, now) {
-        Some(Cached::Fresh(known)) => AwaitUser { facts, token, key }.known(&known, shared),
+        Some(Cached::Fresh(known)) => AwaitUser { facts, token, key, again: false }.known(&known, shared),
         Some(Cached::Revalidate(record)) => {
             shared.want(CallKey::User(key));
             admitted(facts, &token, &record, shared)
         }
         None => {
             let call = CallKey::User(key.clone());
-            Step::Wait(Waiting::User(AwaitUser { facts, token, key }), call)
+            Step::Wait(Waiting::User(AwaitUser { facts, token, key, again: false }), call)
         }
     }
 }

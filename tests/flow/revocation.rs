@@ -733,3 +733,28 @@ fn a_token_that_is_revoked_while_it_waits_is_refused_however_the_wait_ends() {
     let released = flow.answer(asked.id, 500, b"");
     assert_eq!(denied(&only(released, stream)), Code::TokenRevoked);
 }
+
+#[test]
+fn a_request_ends_though_every_poll_brings_an_entry_of_its_user() {
+    let mut config = config();
+    config["revocation"] = feed_config()["revocation"].clone();
+    config["revocation"]["feed"]["interval"] = json!("200ms");
+    let mut flow = with_feed_and(&config, &json!([]));
+    let token = flow.token();
+    let (stream, _) = flow.get("/x", &token);
+    let mut lookup = flow.call();
+    for round in 1..100 {
+        flow.advance(Duration::from_millis(200));
+        let mut released = flow.tick();
+        let poll = flow.call();
+        let entries = json!([{"sub": "user_2abc", "iat_before": START - round}]);
+        assert!(flow.answer(poll.id, 200, &body(&feed(&entries))).is_empty());
+        released.extend(flow.answer(lookup.id, 200, &body(&record())));
+        if !released.is_empty() {
+            let _ = only(released, stream);
+            return;
+        }
+        lookup = flow.call();
+    }
+    panic!("it waits without end");
+}
