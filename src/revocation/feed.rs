@@ -236,6 +236,11 @@ impl Feed {
         Ok(changed)
     }
 
+    /// Notes that another worker polled, but its list cannot be taken over: this one polls at once.
+    pub fn not_taken(&mut self, now: UnixTime) {
+        self.poll = Poll::Idle { next: now };
+    }
+
     /// Notes that another worker polled in vain.
     pub fn failed(&mut self, config: &Config, now: UnixTime) {
         self.poll = Poll::Idle { next: now.after(config.interval) };

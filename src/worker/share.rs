@@ -119,7 +119,7 @@ impl Worker {
                 Some(exchange.post_news(&list_place(exchange, &pulse), None, &state, now).at);
         }
         let (exchange, pulse) = self.place(&CallKey::Feed)?;
-        let version = self.list_seen?.as_millis().to_le_bytes();
+        let version = big_endian(self.list_seen?);
         Some(exchange.post_news(&pulse, None, &version, now))
     }
 
@@ -172,20 +172,22 @@ impl Worker {
             return Outcome::Down;
         };
         let confirmed = pulse.at.min(now);
-        let version = self.list_seen.map(|at| at.as_millis().to_le_bytes().to_vec());
-        if version.as_ref() == Some(&pulse.body) {
+        if self.list_seen.map(big_endian).as_ref() == Some(&pulse.body) {
             self.shared.feed.confirmed(feed, confirmed);
             return Outcome::FeedArrived { changed: false };
         }
+        // What was posted before the list that was confirmed is another one: put back there, perhaps.
         let posted = self.place(&CallKey::Feed).and_then(|(exchange, place)| {
-            exchange.look(&list_place(exchange, &place), None, now)?.posted
+            let posted = exchange.look(&list_place(exchange, &place), None, now)?.posted?;
+            (pulse.body <= big_endian(posted.at)).then_some(posted)
         });
         let taken = posted.as_ref().is_some_and(|posted| {
             let feed_of = &mut self.shared.feed;
             feed_of.take_over(feed, &config.limits, &posted.body, confirmed, now).is_ok()
         });
         if !taken {
-            self.shared.feed.failed(feed, now);
+            // It is to be had from the feed alone.
+            self.shared.feed.not_taken(now);
             return Outcome::Down;
         }
         self.list_seen = posted.map(|posted| posted.at);
@@ -264,6 +266,11 @@ impl Worker {
         };
         Some((exchange, exchange.place(kind, &subject.to_string())))
     }
+}
+
+/// The version of a list, as a pulse names it: in bytes that compare as the times do.
+fn big_endian(at: UnixTime) -> Vec<u8> {
+    at.as_millis().to_be_bytes().to_vec()
 }
 
 /// Where the list itself stands. Apart from the pulse, which is written with every poll and read by every

@@ -758,3 +758,34 @@ fn a_request_ends_though_every_poll_brings_an_entry_of_its_user() {
     }
     panic!("it waits without end");
 }
+
+#[test]
+fn an_old_list_that_is_put_back_on_the_board_is_not_the_one_that_was_confirmed() {
+    let data = SharedData::default();
+    let mut flows = workers(&feed_config(), 2, &data);
+    let serve = |flow: &mut Flow, entries: &Value| {
+        flow.tick();
+        while let Some(call) = flow.worker.next_call() {
+            let answer = match call.request.cluster.as_str() {
+                "clerk" => jwks(&[&flow.key]),
+                _ => body(&feed(entries)),
+            };
+            flow.answer(call.id, 200, &answer);
+        }
+    };
+    serve(&mut flows[0], &json!([]));
+    flows[1].wake();
+    let old = data.copy(".list.");
+    assert_eq!(old.len(), 1);
+    let entries = json!([{"jti": "t-1"}]);
+    for flow in &mut flows {
+        flow.advance(2 * SECOND);
+    }
+    serve(&mut flows[0], &entries);
+    data.put_back(&old);
+    flows[1].wake();
+    // It cannot take the list over, so it asks for itself.
+    serve(&mut flows[1], &entries);
+    let token = flows[1].key.token(&rich_claims());
+    assert_eq!(denied(&flows[1].get("/x", &token).1), Code::TokenRevoked);
+}
