@@ -13,7 +13,7 @@ use crate::callout::{Answer, CallId, CallKey, GRACE};
 use crate::config::{KeySource, Location};
 use crate::jwks::cache::ProviderKeys;
 use crate::request::Outcome;
-use crate::time::UnixTime;
+use crate::time::{UnixTime, millis};
 use crate::token::ProviderId;
 use crate::user::UserKey;
 use crate::user::table::stored;
@@ -233,7 +233,8 @@ impl Worker {
     }
 
     /// Where the workers of the process tell each other of a document. Its subject says all that its
-    /// content depends on.
+    /// content depends on, and whether it can be had: who gives up sooner, or can hold less, fails for
+    /// itself alone.
     fn place(&self, key: &CallKey) -> Option<(&Exchange, Place)> {
         let exchange = self.shared.exchange.as_ref()?;
         let config = &self.shared.config;
@@ -248,7 +249,8 @@ impl Worker {
                     Location::Discovery(uri) => (true, uri),
                 };
                 let cluster = jwks.cluster.as_str();
-                ("jwks", json!([provider.issuer, cluster, discovers, uri.to_string()]))
+                let terms = json!([millis(jwks.timeout), config.limits.max_jwks_bytes]);
+                ("jwks", json!([provider.issuer, cluster, discovers, uri.to_string(), terms]))
             }
             CallKey::Feed => {
                 let feed = config.revocation.feed.as_ref()?;
@@ -257,7 +259,10 @@ impl Worker {
                     .iter()
                     .map(|(name, value)| (name.as_str(), value.reveal()))
                     .collect();
-                ("feed", json!([feed.cluster.as_str(), feed.uri.to_string(), headers]))
+                let limits = &config.limits;
+                let terms =
+                    json!([millis(feed.timeout), limits.max_feed_bytes, limits.max_revocations]);
+                ("feed", json!([feed.cluster.as_str(), feed.uri.to_string(), headers, terms]))
             }
             CallKey::Introspection(_)
             | CallKey::Blacklist(_)

@@ -789,3 +789,26 @@ fn an_old_list_that_is_put_back_on_the_board_is_not_the_one_that_was_confirmed()
     let token = flows[1].key.token(&rich_claims());
     assert_eq!(denied(&flows[1].get("/x", &token).1), Code::TokenRevoked);
 }
+
+#[test]
+fn a_filter_that_cannot_hold_the_list_keeps_no_other_from_it() {
+    let data = SharedData::default();
+    let mut small = feed_config();
+    small["limits"] = json!({"max_revocations": 1});
+    let mut flows = [workers(&small, 1, &data).remove(0), workers(&feed_config(), 2, &data).remove(1)];
+    let document = body(&feed(&json!([{"jti": "t-1"}, {"jti": "t-2"}])));
+    for _ in 0..20 {
+        for flow in &mut flows {
+            flow.wake();
+            flow.tick();
+            while let Some(call) = flow.worker.next_call() {
+                let keys = jwks(&[&flow.key]);
+                let answer = if call.request.cluster == "clerk" { &keys } else { &document };
+                flow.answer(call.id, 200, answer);
+            }
+            flow.advance(2 * SECOND);
+        }
+    }
+    let token = flows[1].key.token(&rich_claims());
+    assert_eq!(denied(&flows[1].get("/x", &token).1), Code::TokenRevoked);
+}
