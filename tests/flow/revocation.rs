@@ -812,3 +812,16 @@ fn a_filter_that_cannot_hold_the_list_keeps_no_other_from_it() {
     let token = flows[1].key.token(&rich_claims());
     assert_eq!(denied(&flows[1].get("/x", &token).1), Code::TokenRevoked);
 }
+
+#[test]
+fn a_poll_takes_no_room_from_the_calls_that_requests_wait_for() {
+    let mut config = config();
+    config["revocation"] = feed_config()["revocation"].clone();
+    config["limits"] = json!({"max_inflight_callouts": 1});
+    let mut flow = with_feed_and(&config, &json!([]));
+    flow.advance(2 * SECOND);
+    poll(&mut flow, "auth");
+    let token = flow.token();
+    assert_eq!(flow.get("/x", &token).1, Disposition::Pause);
+    assert_eq!(flow.call().request.cluster, "users");
+}
