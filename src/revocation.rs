@@ -250,7 +250,7 @@ impl Known {
         let is = |wanted: &Option<String>, name: &str| {
             wanted.as_deref().is_none_or(|wanted| claims.text(name) == Some(wanted))
         };
-        is(iss, "iss")
+        iss.as_deref().is_none_or(|iss| token.issuer() == iss)
             && is(jti, "jti")
             && is(sid, "sid")
             && is(sub, "sub")

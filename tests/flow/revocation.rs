@@ -825,3 +825,20 @@ fn a_poll_takes_no_room_from_the_calls_that_requests_wait_for() {
     assert_eq!(flow.get("/x", &token).1, Disposition::Pause);
     assert_eq!(flow.call().request.cluster, "users");
 }
+
+#[test]
+fn an_entry_with_an_iss_means_all_tokens_of_that_issuer_those_that_it_vouches_for_too() {
+    let mut config = feed_config();
+    config["providers"]["clerk"]["introspection"] = json!({
+        "uri": "https://clerk.example/introspect", "cluster": "clerk",
+        "client_id": "gateway", "client_secret": "secret",
+    });
+    let mut flow =
+        with_feed_and(&config, &json!([{"iss": "youtube-clone-auth", "iat_before": START + 60}]));
+    let (stream, disposition) = flow.get("/x", "opaque");
+    assert_eq!(disposition, Disposition::Pause);
+    let call = flow.call();
+    let said = json!({"active": true, "sub": "user_2abc", "aud": "youtube-clone-api", "iat": START});
+    let released = flow.answer(call.id, 200, &body(&said));
+    assert_eq!(denied(&only(released, stream)), Code::TokenRevoked);
+}
