@@ -5,10 +5,12 @@ pub mod feed;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::config::Config;
 use crate::config::names::JsonPointer;
 use crate::time::UnixTime;
 use crate::token::VerifiedToken;
@@ -77,6 +79,28 @@ impl fmt::Display for BadEntry {
     }
 }
 
+/// What a list is held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Most entries.
+    pub max_entries: usize,
+    /// How long after its `exp` a token is accepted, by the provider that allows most. An entry ends
+    /// with the last token that it means, so it holds as long.
+    pub clock_skew: Duration,
+}
+
+impl Terms {
+    /// Those of a config.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let skews = config.providers.iter().map(|provider| provider.clock_skew);
+        Self {
+            max_entries: config.limits.max_revocations,
+            clock_skew: skews.max().unwrap_or_default(),
+        }
+    }
+}
+
 /// A list of entries, by what they name.
 #[derive(Default)]
 pub struct Revocations {
@@ -109,21 +133,21 @@ impl Revocations {
     /// The list of `entries`, less those that have ended. What `before` knew already keeps its time.
     ///
     /// # Errors
-    /// Where one cannot be understood, or there are more than `limit`.
+    /// Where one cannot be understood, or there are too many.
     pub fn new(
         entries: Vec<Entry>,
         before: &Self,
-        limit: usize,
+        terms: Terms,
         now: UnixTime,
     ) -> Result<Self, BadEntry> {
         let mut list = Self::default();
         for entry in entries {
             let since = before.since(&entry).unwrap_or(now);
-            let known = Known::new(entry, since)?;
+            let known = Known::new(entry, since, terms.clock_skew)?;
             if known.is_live(now) {
                 list.add(known)?;
             }
-            if list.entries.len() > limit {
+            if list.entries.len() > terms.max_entries {
                 return Err(BadEntry::TooMany);
             }
         }
@@ -218,7 +242,7 @@ impl Revocations {
 }
 
 impl Known {
-    fn new(entry: Entry, since: UnixTime) -> Result<Self, BadEntry> {
+    fn new(entry: Entry, since: UnixTime, skew: Duration) -> Result<Self, BadEntry> {
         if entry == (Entry { exp: entry.exp, reason: entry.reason.clone(), ..Entry::default() }) {
             return Err(BadEntry::Empty);
         }
@@ -233,7 +257,7 @@ impl Known {
         Ok(Self {
             matches,
             issued_before: entry.iat_before.map(NumericDate::from_secs),
-            ends: entry.exp.map(|exp| NumericDate::from_secs(exp).to_unix()),
+            ends: entry.exp.map(|exp| NumericDate::from_secs(exp).to_unix().after(skew)),
             since,
             entry,
         })

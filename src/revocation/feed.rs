@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{BadEntry, Entry, Revocations};
+use super::{BadEntry, Entry, Revocations, Terms};
 use crate::callout::{Answer, CallRequest, Failure};
 use crate::config::names::{form_encoded, is_header_value};
 use crate::config::{Feed as Config, Limits};
@@ -173,7 +173,7 @@ impl Feed {
     pub fn answered(
         &mut self,
         config: &Config,
-        limits: &Limits,
+        terms: Terms,
         answer: &Answer,
         now: UnixTime,
     ) -> Result<bool, FeedError> {
@@ -185,7 +185,7 @@ impl Feed {
                     etag: etag.clone().filter(|etag| etag.len() <= MAX_BOOKMARK_BYTES),
                     next: document.next,
                 };
-                self.take(document.entries, bookmark, limits, now)
+                self.take(document.entries, bookmark, terms, now)
             }
             Answer::Response { status: 304, .. } => match &mut self.held {
                 Some(held) => {
@@ -216,7 +216,7 @@ impl Feed {
         &mut self,
         mut entries: Vec<Entry>,
         bookmark: Bookmark,
-        limits: &Limits,
+        terms: Terms,
         now: UnixTime,
     ) -> Result<bool, FeedError> {
         let nothing = Revocations::default();
@@ -227,7 +227,7 @@ impl Feed {
                 before.entries().filter(|entry| !entries.contains(entry)).cloned().collect();
             entries.extend(known);
         }
-        let list = Revocations::new(entries, before, limits.max_revocations, now)
+        let list = Revocations::new(entries, before, terms, now)
             .map_err(FeedError::Entry)?;
         let changed = self.held.as_ref().is_none_or(|held| {
             held.bookmark != bookmark || !held.list.entries().eq(list.entries())
@@ -269,7 +269,7 @@ impl Feed {
     pub fn take_over(
         &mut self,
         config: &Config,
-        limits: &Limits,
+        terms: Terms,
         state: &[u8],
         confirmed: UnixTime,
         now: UnixTime,
@@ -278,7 +278,7 @@ impl Feed {
             serde_json::from_slice(state).map_err(|_| FeedError::NotAFeed)?;
         let nothing = Revocations::default();
         let before = self.list().unwrap_or(&nothing);
-        let list = Revocations::new(entries, before, limits.max_revocations, now)
+        let list = Revocations::new(entries, before, terms, now)
             .map_err(FeedError::Entry)?;
         self.held = Some(Held { list, bookmark, confirmed });
         self.poll = Poll::Idle { next: confirmed.after(config.interval) };

@@ -11,8 +11,8 @@ use crate::jwks::{KeySet, Origin, discovery};
 use crate::log::Level;
 use crate::redis;
 use crate::request::Outcome;
-use crate::revocation::Revocations;
 use crate::revocation::blacklist::{self, Names};
+use crate::revocation::{Revocations, Terms};
 use crate::time::{NUDGE, UnixTime};
 use crate::token::cache::Remembered;
 use crate::token::introspection::{self, Question, Said};
@@ -168,7 +168,7 @@ impl Worker {
         let Some(feed) = &config.revocation.feed else {
             return Outcome::Down;
         };
-        match self.shared.feed.answered(feed, &config.limits, answer, now) {
+        match self.shared.feed.answered(feed, Terms::of(&config), answer, now) {
             Ok(changed) => {
                 if changed {
                     self.log_list();

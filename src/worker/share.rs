@@ -13,6 +13,7 @@ use crate::callout::{Answer, CallId, CallKey, GRACE};
 use crate::config::{KeySource, Location};
 use crate::jwks::cache::ProviderKeys;
 use crate::request::Outcome;
+use crate::revocation::Terms;
 use crate::time::{UnixTime, millis};
 use crate::token::ProviderId;
 use crate::user::UserKey;
@@ -183,7 +184,7 @@ impl Worker {
         });
         let taken = posted.as_ref().is_some_and(|posted| {
             let feed_of = &mut self.shared.feed;
-            feed_of.take_over(feed, &config.limits, &posted.body, confirmed, now).is_ok()
+            feed_of.take_over(feed, Terms::of(&config), &posted.body, confirmed, now).is_ok()
         });
         if !taken {
             // It is to be had from the feed alone.
@@ -259,9 +260,9 @@ impl Worker {
                     .iter()
                     .map(|(name, value)| (name.as_str(), value.reveal()))
                     .collect();
-                let limits = &config.limits;
-                let terms =
-                    json!([millis(feed.timeout), limits.max_feed_bytes, limits.max_revocations]);
+                let Terms { max_entries, clock_skew } = Terms::of(config);
+                let bytes = config.limits.max_feed_bytes;
+                let terms = json!([millis(feed.timeout), bytes, max_entries, millis(clock_skew)]);
                 ("feed", json!([feed.cluster.as_str(), feed.uri.to_string(), headers, terms]))
             }
             CallKey::Introspection(_)

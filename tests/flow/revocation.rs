@@ -105,7 +105,7 @@ fn an_entry_revokes_each_token_for_which_all_of_it_holds_and_no_other() {
         json!({"kid": "k2"}),
         json!({"iss": "another", "jti": "t-1"}),
         json!({"iss": "youtube-clone-auth", "iat_before": START}),
-        json!({"jti": "t-1", "exp": START}),
+        json!({"jti": "t-1", "exp": START - 30}),
         json!({"match": {"/azp": "https://other.example.com"}}),
         json!({"match": {"/act/sub": "agent", "/aud": "other"}}),
         json!({"match": {"/nothing": null}}),
@@ -158,7 +158,7 @@ fn a_cached_token_is_revoked_by_the_next_list_and_good_again_at_the_entrys_end()
     let mut flow = with_feed(&json!([]));
     let token = flow.key.token(&rich_claims());
     forwarded(flow.get("/x", &token).1);
-    next_list(&mut flow, &feed(&json!([{"jti": "t-1", "exp": START + 10}])));
+    next_list(&mut flow, &feed(&json!([{"jti": "t-1", "exp": START - 20}])));
     assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked);
     flow.advance(7_999 * SECOND / 1_000);
     assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked);
@@ -252,7 +252,7 @@ fn a_feed_without_end_is_bounded_and_what_has_ended_makes_room() {
     for round in 0_u64..20 {
         now += 2;
         let entries: Vec<Value> =
-            (0..40).map(|n| json!({"jti": format!("{round}-{n}"), "exp": now + 3})).collect();
+            (0..40).map(|n| json!({"jti": format!("{round}-{n}"), "exp": now - 27})).collect();
         next_list(&mut flow, &json!({"v": 1, "entries": entries, "next": round.to_string()}));
         let mut claims = claims();
         claims["jti"] = json!(format!("{round}-39"));
@@ -841,4 +841,18 @@ fn an_entry_with_an_iss_means_all_tokens_of_that_issuer_those_that_it_vouches_fo
     let said = json!({"active": true, "sub": "user_2abc", "aud": "youtube-clone-api", "iat": START});
     let released = flow.answer(call.id, 200, &body(&said));
     assert_eq!(denied(&only(released, stream)), Code::TokenRevoked);
+}
+
+#[test]
+fn an_entry_that_ends_with_its_token_holds_as_long_as_that_is_accepted() {
+    let entries = json!([{"jti": "t-1", "exp": START + 3_600}]);
+    let mut flow = with_feed(&entries);
+    let token = flow.key.token(&rich_claims());
+    flow.advance(3_590 * SECOND);
+    for _ in 0..19 {
+        next_list(&mut flow, &feed(&entries));
+        assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked, "{:?}", flow.now);
+    }
+    next_list(&mut flow, &feed(&entries));
+    assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenExpired, "its clock skew is over");
 }
