@@ -272,6 +272,15 @@ pub struct Lookup {
     pub identity: Secret,
 }
 
+impl Lookup {
+    /// How long after it was asked for a record may be used, whatever happens.
+    #[must_use]
+    pub fn longest_life(&self) -> Duration {
+        let stale = self.stale_while_revalidate.max(self.stale_if_error);
+        self.ttl.saturating_add(stale).max(self.negative_ttl)
+    }
+}
+
 /// Redis, behind a webdis.
 #[derive(Debug)]
 pub struct Redis {

@@ -376,7 +376,7 @@ impl AwaitUser {
         if revoked_meanwhile(&self.token, shared, now) {
             return self.facts.refuse(Code::TokenRevoked);
         }
-        if stored.fetched < shared.user_since(&self.key, now) {
+        if stored.fetched < shared.user_since(&self.key) {
             // Once: each wait has a deadline, and a feed that never rests must not make them endless.
             if self.again {
                 return self.facts.refuse(Code::UserLookupUnavailable);
@@ -425,7 +425,9 @@ fn find_user(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixT
         );
     };
     match shared.user(&key, lookup, now) {
-        Some(Cached::Fresh(known)) => AwaitUser { facts, token, key, again: false }.known(&known, shared),
+        Some(Cached::Fresh(known)) => {
+            AwaitUser { facts, token, key, again: false }.known(&known, shared)
+        }
         Some(Cached::Revalidate(record)) => {
             shared.want(CallKey::User(key));
             admitted(facts, &token, &record, shared)

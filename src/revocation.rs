@@ -2,6 +2,7 @@
 
 pub mod blacklist;
 pub mod feed;
+mod purges;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -10,11 +11,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::Config;
 use crate::config::names::JsonPointer;
+use crate::config::{Config, Lookup};
 use crate::time::UnixTime;
 use crate::token::VerifiedToken;
 use crate::token::claims::NumericDate;
+pub use purges::Purges;
 
 /// Most entries that name none of `jti`, `sid`, `sub` and `kid`: every token is held against each.
 pub const MAX_UNNAMED: usize = 256;
@@ -52,6 +54,14 @@ pub struct Entry {
     pub reason: Option<String>,
 }
 
+impl Entry {
+    /// The entry as a text, by which it is known again.
+    fn name(&self) -> String {
+        // JSON's texts and numbers can be written as JSON.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 /// Why a list of entries is no use. An entry that is left out could be the one that matters, so the
 /// whole list is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +97,9 @@ pub struct Terms {
     /// How long after its `exp` a token is accepted, by the provider that allows most. An entry ends
     /// with the last token that it means, so it holds as long.
     pub clock_skew: Duration,
+    /// How long what is known of a user may be used, whatever happens. So long it must be remembered that
+    /// it is old, though the entry that says so may end before.
+    pub record_life: Duration,
 }
 
 impl Terms {
@@ -97,6 +110,7 @@ impl Terms {
         Self {
             max_entries: config.limits.max_revocations,
             clock_skew: skews.max().unwrap_or_default(),
+            record_life: config.user.lookup().map_or(Duration::ZERO, Lookup::longest_life),
         }
     }
 }
@@ -110,6 +124,9 @@ pub struct Revocations {
     by_sub: Index,
     by_kid: Index,
     unnamed: Vec<usize>,
+    purges: Purges,
+    /// When this worker first saw the entries that name a user.
+    first_seen: HashMap<String, UnixTime>,
 }
 
 type Index = HashMap<String, Vec<usize>>;
@@ -125,12 +142,11 @@ struct Known {
     matches: Vec<(JsonPointer, Value)>,
     issued_before: Option<NumericDate>,
     ends: Option<UnixTime>,
-    /// When this worker first saw it.
-    since: UnixTime,
 }
 
 impl Revocations {
-    /// The list of `entries`, less those that have ended. What `before` knew already keeps its time.
+    /// The list of `entries`, less those that have ended. What `before` knew already keeps its time, and
+    /// users whom it forgot stay forgotten.
     ///
     /// # Errors
     /// Where one cannot be understood, or there are too many.
@@ -142,15 +158,22 @@ impl Revocations {
     ) -> Result<Self, BadEntry> {
         let mut list = Self::default();
         for entry in entries {
-            let since = before.since(&entry).unwrap_or(now);
-            let known = Known::new(entry, since, terms.clock_skew)?;
-            if known.is_live(now) {
-                list.add(known)?;
+            let known = Known::new(entry, terms.clock_skew)?;
+            if !known.is_live(now) {
+                continue;
             }
+            if let Some(sub) = &known.entry.sub {
+                let name = known.entry.name();
+                let since = before.first_seen.get(&name).copied().unwrap_or(now);
+                list.purges.add(sub, known.entry.iss.as_deref(), since);
+                list.first_seen.insert(name, since);
+            }
+            list.add(known)?;
             if list.entries.len() > terms.max_entries {
                 return Err(BadEntry::TooMany);
             }
         }
+        list.purges.keep(&before.purges, terms, now);
         Ok(list)
     }
 
@@ -211,38 +234,34 @@ impl Revocations {
             .any(|known| known.is_live(now) && known.holds_for(token))
     }
 
-    /// Since when an entry that names this user has been there: what was known of the user before is
-    /// not used any more. The beginning of time where there is none.
+    /// Since when an entry that names this user has been there, be it that it has ended: what was known
+    /// of the user before is not used any more. The beginning of time where there was none.
     #[must_use]
-    pub fn user_since(&self, issuer: &str, subject: &str, now: UnixTime) -> UnixTime {
-        let places = self.by_sub.get(subject).map(Vec::as_slice).unwrap_or_default();
-        places
-            .iter()
-            .filter_map(|place| self.entries.get(*place))
-            .filter(|known| known.is_live(now))
-            .filter(|known| known.entry.iss.as_deref().is_none_or(|iss| iss == issuer))
-            .map(|known| known.since)
-            .max()
-            .unwrap_or(UnixTime::from_millis(0))
+    pub fn user_since(&self, issuer: &str, subject: &str) -> UnixTime {
+        self.purges.since(issuer, subject)
     }
 
-    /// Since when this very entry is there.
-    fn since(&self, entry: &Entry) -> Option<UnixTime> {
-        let places = self.by_sub.get(entry.sub.as_deref()?)?;
-        let mut known = places.iter().filter_map(|place| self.entries.get(*place));
-        known.find(|known| known.entry == *entry).map(|known| known.since)
+    /// Since when what is known of users is old, to be told to others.
+    pub fn purges(&self) -> &Purges {
+        &self.purges
+    }
+
+    /// Takes over what another worker says of that.
+    pub fn take_purges(&mut self, others: &Purges, terms: Terms, now: UnixTime) {
+        self.purges.keep(others, terms, now);
     }
 
     /// The clock now says `now`, which is before what it said: nothing is from the future.
     pub fn clock_set_back(&mut self, now: UnixTime) {
-        for known in &mut self.entries {
-            known.since = known.since.min(now);
+        self.purges.clock_set_back(now);
+        for since in self.first_seen.values_mut() {
+            *since = (*since).min(now);
         }
     }
 }
 
 impl Known {
-    fn new(entry: Entry, since: UnixTime, skew: Duration) -> Result<Self, BadEntry> {
+    fn new(entry: Entry, skew: Duration) -> Result<Self, BadEntry> {
         if entry == (Entry { exp: entry.exp, reason: entry.reason.clone(), ..Entry::default() }) {
             return Err(BadEntry::Empty);
         }
@@ -258,7 +277,6 @@ impl Known {
             matches,
             issued_before: entry.iat_before.map(NumericDate::from_secs),
             ends: entry.exp.map(|exp| NumericDate::from_secs(exp).to_unix().after(skew)),
-            since,
             entry,
         })
     }

@@ -4,11 +4,13 @@
 //! With a `next`, which means something to the feed alone, the following polls carry it as `since` and
 //! bring only what is new; 410 says that they can do so no longer.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::purges::{Purge, Purges};
 use super::{BadEntry, Entry, Revocations, Terms};
 use crate::callout::{Answer, CallRequest, Failure};
 use crate::config::names::{form_encoded, is_header_value};
@@ -103,6 +105,7 @@ struct Document {
 struct State {
     entries: Vec<Entry>,
     bookmark: Bookmark,
+    purges: Vec<Purge>,
 }
 
 impl Default for Feed {
@@ -223,12 +226,12 @@ impl Feed {
         let before = self.list().unwrap_or(&nothing);
         if self.adds() {
             // Said twice is said once.
+            let said: HashSet<String> = entries.iter().map(Entry::name).collect();
             let known: Vec<Entry> =
-                before.entries().filter(|entry| !entries.contains(entry)).cloned().collect();
+                before.entries().filter(|entry| !said.contains(&entry.name())).cloned().collect();
             entries.extend(known);
         }
-        let list = Revocations::new(entries, before, terms, now)
-            .map_err(FeedError::Entry)?;
+        let list = Revocations::new(entries, before, terms, now).map_err(FeedError::Entry)?;
         let changed = self.held.as_ref().is_none_or(|held| {
             held.bookmark != bookmark || !held.list.entries().eq(list.entries())
         });
@@ -259,7 +262,8 @@ impl Feed {
     pub fn state(&self) -> Option<Vec<u8>> {
         let held = self.held.as_ref()?;
         let entries = held.list.entries().cloned().collect();
-        serde_json::to_vec(&State { entries, bookmark: held.bookmark.clone() }).ok()
+        let (bookmark, purges) = (held.bookmark.clone(), held.list.purges().told());
+        serde_json::to_vec(&State { entries, bookmark, purges }).ok()
     }
 
     /// Takes over what another worker holds since `confirmed`.
@@ -274,12 +278,12 @@ impl Feed {
         confirmed: UnixTime,
         now: UnixTime,
     ) -> Result<(), FeedError> {
-        let State { entries, bookmark } =
+        let State { entries, bookmark, purges } =
             serde_json::from_slice(state).map_err(|_| FeedError::NotAFeed)?;
         let nothing = Revocations::default();
         let before = self.list().unwrap_or(&nothing);
-        let list = Revocations::new(entries, before, terms, now)
-            .map_err(FeedError::Entry)?;
+        let mut list = Revocations::new(entries, before, terms, now).map_err(FeedError::Entry)?;
+        list.take_purges(&Purges::heard(&purges), terms, now);
         self.held = Some(Held { list, bookmark, confirmed });
         self.poll = Poll::Idle { next: confirmed.after(config.interval) };
         Ok(())

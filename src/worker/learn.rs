@@ -250,7 +250,7 @@ impl Worker {
         let exchange = self.shared.exchange.as_ref()?;
         let body = exchange.verified(&self.shared.identity(key, lookup), &text)?;
         let stored = Stored::from_bytes(&body)?;
-        let since = self.shared.user_since(key, now);
+        let since = self.shared.user_since(key);
         if !stored.is_fresh(lookup, since, now) {
             return None;
         }

@@ -50,7 +50,7 @@ impl Worker {
         let claim = if let CallKey::User(user) = key {
             let lookup = self.shared.config.user.lookup()?;
             let (exchange, seats) = self.shared.seats(user, lookup)?;
-            seats.claim(exchange, lookup, self.shared.user_since(user, now), now, ends)
+            seats.claim(exchange, lookup, self.shared.user_since(user), now, ends)
         } else {
             let (exchange, place) = self.place(key)?;
             let seen = self.seen.get(key).copied();
@@ -214,7 +214,7 @@ impl Worker {
         let (exchange, seats) = self.shared.seats(user, lookup)?;
         let view = seats.look(exchange, turn.version, now)?;
         let View { theirs, failed, .. } = view;
-        let since = self.shared.user_since(user, now);
+        let since = self.shared.user_since(user);
         // Whoever waits for a call takes its answer, though that be used for nobody after.
         let answer = stored(view).filter(|record| {
             let new = turn.last.is_none_or(|last| last != record.fetched);
@@ -260,7 +260,7 @@ impl Worker {
                     .iter()
                     .map(|(name, value)| (name.as_str(), value.reveal()))
                     .collect();
-                let Terms { max_entries, clock_skew } = Terms::of(config);
+                let Terms { max_entries, clock_skew, record_life: _ } = Terms::of(config);
                 let bytes = config.limits.max_feed_bytes;
                 let terms = json!([millis(feed.timeout), bytes, max_entries, millis(clock_skew)]);
                 ("feed", json!([feed.cluster.as_str(), feed.uri.to_string(), headers, terms]))

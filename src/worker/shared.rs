@@ -147,7 +147,7 @@ impl Shared {
 
     /// What is known of a user: by this worker, else by any of the process.
     pub fn user(&mut self, key: &UserKey, config: &Lookup, now: UnixTime) -> Option<Cached> {
-        let since = self.user_since(key, now);
+        let since = self.user_since(key);
         match self.users.get(key, config, since, now) {
             Some(Cached::Fresh(known)) => Some(Cached::Fresh(known)),
             Some(Cached::Revalidate(_)) | None => {
@@ -168,16 +168,16 @@ impl Shared {
         config: &Lookup,
         now: UnixTime,
     ) -> Option<Rc<UserRecord>> {
-        let since = self.user_since(key, now);
+        let since = self.user_since(key);
         self.users.stand_in(key, config, since, now)
     }
 
     /// What was asked for before this is not used of a user any more: something of theirs was revoked.
     #[must_use]
-    pub fn user_since(&self, key: &UserKey, now: UnixTime) -> UnixTime {
+    pub fn user_since(&self, key: &UserKey) -> UnixTime {
         let issuer = key.provider().pick(&self.config.providers).map_or("", |p| p.issuer.as_str());
         match (self.feed.list(), key.subject()) {
-            (Some(list), Some(subject)) => list.user_since(issuer, subject, now),
+            (Some(list), Some(subject)) => list.user_since(issuer, subject),
             (_, _) => UnixTime::from_millis(0),
         }
     }

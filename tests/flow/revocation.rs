@@ -795,7 +795,8 @@ fn a_filter_that_cannot_hold_the_list_keeps_no_other_from_it() {
     let data = SharedData::default();
     let mut small = feed_config();
     small["limits"] = json!({"max_revocations": 1});
-    let mut flows = [workers(&small, 1, &data).remove(0), workers(&feed_config(), 2, &data).remove(1)];
+    let mut flows =
+        [workers(&small, 1, &data).remove(0), workers(&feed_config(), 2, &data).remove(1)];
     let document = body(&feed(&json!([{"jti": "t-1"}, {"jti": "t-2"}])));
     for _ in 0..20 {
         for flow in &mut flows {
@@ -838,7 +839,8 @@ fn an_entry_with_an_iss_means_all_tokens_of_that_issuer_those_that_it_vouches_fo
     let (stream, disposition) = flow.get("/x", "opaque");
     assert_eq!(disposition, Disposition::Pause);
     let call = flow.call();
-    let said = json!({"active": true, "sub": "user_2abc", "aud": "youtube-clone-api", "iat": START});
+    let said =
+        json!({"active": true, "sub": "user_2abc", "aud": "youtube-clone-api", "iat": START});
     let released = flow.answer(call.id, 200, &body(&said));
     assert_eq!(denied(&only(released, stream)), Code::TokenRevoked);
 }
@@ -855,4 +857,80 @@ fn an_entry_that_ends_with_its_token_holds_as_long_as_that_is_accepted() {
     }
     next_list(&mut flow, &feed(&entries));
     assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenExpired, "its clock skew is over");
+}
+
+#[test]
+fn a_record_that_an_entry_made_old_stays_old_when_the_entry_ends() {
+    for gone in [false, true] {
+        let mut config = config();
+        config["revocation"] = feed_config()["revocation"].clone();
+        let mut flow = with_feed_and(&config, &json!([]));
+        let token = flow.token();
+        let mut admin = record();
+        admin["role"] = json!("ADMIN");
+        forwarded(flow.whole("/admin", &token, &admin));
+        // The role is taken away; tokens live for a minute, and so does the entry.
+        let entries = json!([{"sub": "user_2abc", "iat_before": START + 2, "exp": START + 62}]);
+        next_list(&mut flow, &feed(&entries));
+        flow.advance(60 * SECOND);
+        let entries = if gone { json!([]) } else { entries };
+        next_list(&mut flow, &feed(&entries));
+        let mut new = claims();
+        new["iat"] = json!(START + 63);
+        let new = flow.key.token(&new);
+        assert_eq!(flow.get("/admin", &new).1, Disposition::Pause, "the old record is forgotten");
+    }
+}
+
+#[test]
+fn an_entry_with_a_sub_forgets_the_user_whatever_else_it_names() {
+    for entry in [
+        json!({"jti": "t-9", "sub": "user_2abc"}),
+        json!({"sid": "s-9", "sub": "user_2abc"}),
+        json!({"kid": "k9", "sub": "user_2abc"}),
+    ] {
+        let mut config = config();
+        config["revocation"] = feed_config()["revocation"].clone();
+        let mut flow = with_feed_and(&config, &json!([]));
+        let token = flow.token();
+        forwarded(flow.whole("/x", &token, &record()));
+        next_list(&mut flow, &feed(&json!([entry])));
+        assert_eq!(flow.get("/x", &token).1, Disposition::Pause, "{entry}");
+        // Once: the same list again purges nothing.
+        let call = flow.call();
+        assert_eq!(flow.answer(call.id, 200, &body(&record())).len(), 1);
+        next_list(&mut flow, &feed(&json!([entry])));
+        forwarded(flow.get("/x", &token).1);
+    }
+}
+
+#[test]
+fn a_worker_that_starts_after_the_entry_ended_takes_no_record_from_before_it() {
+    let data = SharedData::default();
+    let mut config = config();
+    config["revocation"] = feed_config()["revocation"].clone();
+    let mut flows = workers(&config, 2, &data);
+    let serve = |flow: &mut Flow, entries: &Value| {
+        flow.tick();
+        while let Some(call) = flow.worker.next_call() {
+            let answer = match call.request.cluster.as_str() {
+                "clerk" => jwks(&[&flow.key]),
+                _ => body(&feed(entries)),
+            };
+            flow.answer(call.id, 200, &answer);
+        }
+    };
+    serve(&mut flows[0], &json!([]));
+    let token = flows[0].token();
+    forwarded(flows[0].whole("/x", &token, &record()));
+    for entries in [json!([{"sub": "user_2abc", "iat_before": START - 9}]), json!([])] {
+        flows[0].advance(2 * SECOND);
+        serve(&mut flows[0], &entries);
+    }
+    let mut late = flows.remove(1);
+    late.now = flows[0].now;
+    late.tick();
+    late.wake();
+    assert_eq!(late.get("/x", &token).1, Disposition::Pause);
+    assert_eq!(late.call().request.cluster, "users");
 }
