@@ -270,9 +270,8 @@ impl Exchange {
     #[must_use]
     pub fn post(&self, place: &Place, answer: &Posted, now: UnixTime) -> Receipt {
         self.give_back(place, now, |_, note| {
-            let later = note.posted.filter(|posted| {
-                answer.at < posted.at && posted.at <= now.after(NUDGE)
-            });
+            let later =
+                note.posted.filter(|posted| answer.at < posted.at && posted.at <= now.after(NUDGE));
             let posted = later.unwrap_or_else(|| answer.clone());
             Some(Note { posted: Some(posted), ..Note::default() })
         })

@@ -372,9 +372,8 @@ impl Calls {
     /// it, and nobody waits for what is stored.
     #[must_use]
     pub fn is_full_for(&self, key: &CallKey) -> bool {
-        let under_way = |counts: fn(&CallKey) -> bool| {
-            self.under_way.keys().filter(|key| counts(key)).count()
-        };
+        let under_way =
+            |counts: fn(&CallKey) -> bool| self.under_way.keys().filter(|key| counts(key)).count();
         let counted = |key: &CallKey| !matches!(key, CallKey::Jwks(_) | CallKey::Feed);
         let all = |limit| self.under_way.len() >= limit && under_way(counted) >= limit;
         let half = self.limit.div_ceil(2);
@@ -382,8 +381,7 @@ impl Calls {
             CallKey::Jwks(_) | CallKey::Feed => false,
             CallKey::User(_) | CallKey::Blacklist(_) => all(self.limit),
             CallKey::Introspection(_) => {
-                all(self.limit)
-                    || under_way(|key| matches!(key, CallKey::Introspection(_))) >= half
+                all(self.limit) || under_way(|key| matches!(key, CallKey::Introspection(_))) >= half
             }
             CallKey::Store(_) => all(half),
         }
