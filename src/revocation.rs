@@ -242,6 +242,7 @@ impl Revocations {
     }
 
     /// Since when what is known of users is old, to be told to others.
+    #[must_use]
     pub fn purges(&self) -> &Purges {
         &self.purges
     }

@@ -85,6 +85,7 @@ impl Purges {
     }
 
     /// All of them, to be told to others.
+    #[must_use]
     pub fn told(&self) -> Vec<Purge> {
         let purge = |(sub, iss, since): (Option<&str>, Option<&str>, UnixTime)| Purge {
             sub: sub.map(str::to_owned),
