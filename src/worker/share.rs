@@ -223,7 +223,6 @@ impl Worker {
         match (answer, failed) {
             (Some(record), _) => {
                 self.shared.users.remember(user, record.clone());
-                self.circuits.users.answered();
                 Some(TurnEnd::Told(Outcome::User(record)))
             }
             (None, _) if theirs => None,
