@@ -18,7 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jwt_simple::prelude::{HS256Key, MACLike};
 
 use crate::config::Secret;
-use crate::time::{UnixTime, millis};
+use crate::time::{NUDGE, UnixTime, millis};
 
 /// Named slots of bytes that every worker of the process sees.
 pub trait Board {
@@ -163,10 +163,11 @@ enum Found {
 
 impl Note {
     /// The end of another worker's turn, where it has not come. A turn that would last longer than one
-    /// that began now, which is until `longest`, is of another time: the clock was set back since.
+    /// that began now, which is until `longest`, is of another time: the clock was set back since. But
+    /// its holder may have read the clock a moment after us, and yet been the first to write.
     fn theirs(&self, me: u64, now: UnixTime, longest: UnixTime) -> Option<UnixTime> {
         let until = UnixTime::from_millis(self.until);
-        (self.holder != me && now < until && until <= longest).then_some(until)
+        (self.holder != me && now < until && until <= longest.after(NUDGE)).then_some(until)
     }
 }
 
@@ -266,11 +267,15 @@ impl Exchange {
         Claim::Mine
     }
 
-    /// Posts an answer, and gives the turn back.
+    /// Posts an answer, and gives the turn back. It takes the place of no later one: the worker that was
+    /// told may have been asleep since, and its turn gone to another.
     #[must_use]
     pub fn post(&self, place: &Place, answer: &Posted, now: UnixTime) -> Receipt {
-        self.give_back(place, now, |_, _| {
-            Some(Note { posted: Some(answer.clone()), ..Note::default() })
+        self.give_back(place, now, |_, note| {
+            let later =
+                note.posted.filter(|posted| answer.at < posted.at && posted.at <= now.after(NUDGE));
+            let posted = later.unwrap_or_else(|| answer.clone());
+            Some(Note { posted: Some(posted), ..Note::default() })
         })
     }
 

@@ -368,27 +368,30 @@ impl Calls {
         id
     }
 
-    /// Whether there is no room for a call for `key`. Fetches of keys and of the feed always have room:
-    /// there are no more than the config names. Anybody can cause introspection, which may take half of
+    /// Whether there is no room for a call for `key`. Fetches of keys and of the feed always have room, and
+    /// take none: there are no more than the config names. Anybody can cause introspection, which may take half of
     /// it, and nobody waits for what is stored.
     #[must_use]
     pub fn is_full_for(&self, key: &CallKey) -> bool {
-        let introspects = |key: &CallKey| matches!(key, CallKey::Introspection(_));
+        let under_way =
+            |counts: fn(&CallKey) -> bool| self.under_way.keys().filter(|key| counts(key)).count();
+        let counted = |key: &CallKey| !matches!(key, CallKey::Jwks(_) | CallKey::Feed);
+        let all = |limit| self.under_way.len() >= limit && under_way(counted) >= limit;
+        let half = self.limit.div_ceil(2);
         match key {
             CallKey::Jwks(_) | CallKey::Feed => false,
-            CallKey::User(_) | CallKey::Blacklist(_) => self.under_way.len() >= self.limit,
+            CallKey::User(_) | CallKey::Blacklist(_) => all(self.limit),
             CallKey::Introspection(_) => {
-                self.under_way.len() >= self.limit
-                    || self.under_way.keys().filter(|key| introspects(key)).count()
-                        >= self.limit.div_ceil(2)
+                all(self.limit) || under_way(|key| matches!(key, CallKey::Introspection(_))) >= half
             }
-            CallKey::Store(_) => self.under_way.len() >= self.limit.div_ceil(2),
+            CallKey::Store(_) => all(half),
         }
     }
 
-    /// The clock was set back by so much: no call ends later for it.
+    /// The clock was set back by so much: no call ends later for it, and none began in the future.
     pub fn clock_set_back(&mut self, back: Duration) {
         for call in self.under_way.values_mut() {
+            call.started = call.started.before(back);
             call.ends = call.ends.before(back);
         }
         for (at, _) in &mut self.retries {

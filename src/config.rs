@@ -19,7 +19,6 @@ use crate::headers::ManagedHeaders;
 use crate::jwks::KeySet;
 use crate::rules::Rules;
 use crate::signature::Preference;
-use crate::time::NUDGE;
 use crate::token::algorithm::Algorithm;
 use names::{Authority, ClusterName, HeaderName, HttpUri, JsonPointer, KeyTemplate, PathTemplate};
 
@@ -273,6 +272,15 @@ pub struct Lookup {
     pub identity: Secret,
 }
 
+impl Lookup {
+    /// How long after it was asked for a record may be used, whatever happens.
+    #[must_use]
+    pub fn longest_life(&self) -> Duration {
+        let stale = self.stale_while_revalidate.max(self.stale_if_error);
+        self.ttl.saturating_add(stale).max(self.negative_ttl)
+    }
+}
+
 /// Redis, behind a webdis.
 #[derive(Debug)]
 pub struct Redis {
@@ -413,15 +421,6 @@ impl Config {
     #[must_use]
     pub fn max_users(&self) -> usize {
         self.user.lookup().map_or(0, |lookup| lookup.max_entries)
-    }
-
-    /// How long after it was asked for a user's record can be used at most.
-    #[must_use]
-    pub fn longest_user_life(&self) -> Duration {
-        self.user.lookup().map_or(Duration::ZERO, |lookup| {
-            let stale = lookup.stale_if_error.max(lookup.stale_while_revalidate);
-            lookup.ttl.max(lookup.negative_ttl).saturating_add(stale).saturating_add(NUDGE)
-        })
     }
 
     /// Reads and checks a config.

@@ -308,7 +308,7 @@ pub struct AwaitListed {
 
 impl AwaitListed {
     fn answered(self, listed: bool, shared: &mut Shared, now: UnixTime) -> Step {
-        if listed {
+        if listed || revoked_meanwhile(&self.token, shared, now) {
             return self.facts.refuse(Code::TokenRevoked);
         }
         find_user(self.facts, self.token, shared, now)
@@ -317,9 +317,14 @@ impl AwaitListed {
     fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
         match shared.config.revocation.on_unavailable {
             OnUnavailable::Deny => self.facts.refuse(Code::RevocationUnavailable),
-            OnUnavailable::Allow => find_user(self.facts, self.token, shared, now),
+            OnUnavailable::Allow => self.answered(false, shared, now),
         }
     }
+}
+
+/// Whether the feed brought the end of a token that it was silent of when the request began to wait.
+fn revoked_meanwhile(token: &VerifiedToken, shared: &Shared, now: UnixTime) -> bool {
+    shared.feed_on(token, now) == Verdict::Revoked
 }
 
 /// A verified token may have been revoked since it was issued: first by the feed, which is at hand.
@@ -360,24 +365,33 @@ pub struct AwaitUser {
     facts: Facts,
     token: VerifiedToken,
     key: UserKey,
+    /// Whether this is the second lookup, since the first was of before an entry of the feed.
+    again: bool,
 }
 
 impl AwaitUser {
     /// The users service has answered. While it did, the token may have been revoked, or something of the
     /// user's, which makes the answer an old one.
     fn answered(self, stored: &Stored, shared: &mut Shared, now: UnixTime) -> Step {
-        if shared.feed_on(&self.token, now) == Verdict::Revoked {
+        if revoked_meanwhile(&self.token, shared, now) {
             return self.facts.refuse(Code::TokenRevoked);
         }
         if stored.fetched < shared.user_since(&self.key) {
+            // Once: each wait has a deadline, and a feed that never rests must not make them endless.
+            if self.again {
+                return self.facts.refuse(Code::UserLookupUnavailable);
+            }
             let call = CallKey::User(self.key.clone());
-            return Step::Wait(Waiting::User(self), call);
+            return Step::Wait(Waiting::User(Self { again: true, ..self }), call);
         }
         self.known(&stored.known, shared)
     }
 
     /// The users service is down: the record from before stands in, where the config allows it.
     fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
+        if revoked_meanwhile(&self.token, shared, now) {
+            return self.facts.refuse(Code::TokenRevoked);
+        }
         let config = Rc::clone(&shared.config);
         let lookup = config.user.lookup();
         match lookup.and_then(|lookup| shared.stand_in(&self.key, lookup, now)) {
@@ -411,14 +425,16 @@ fn find_user(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixT
         );
     };
     match shared.user(&key, lookup, now) {
-        Some(Cached::Fresh(known)) => AwaitUser { facts, token, key }.known(&known, shared),
+        Some(Cached::Fresh(known)) => {
+            AwaitUser { facts, token, key, again: false }.known(&known, shared)
+        }
         Some(Cached::Revalidate(record)) => {
             shared.want(CallKey::User(key));
             admitted(facts, &token, &record, shared)
         }
         None => {
             let call = CallKey::User(key.clone());
-            Step::Wait(Waiting::User(AwaitUser { facts, token, key }), call)
+            Step::Wait(Waiting::User(AwaitUser { facts, token, key, again: false }), call)
         }
     }
 }

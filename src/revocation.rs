@@ -7,11 +7,13 @@ pub mod renewal;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::names::JsonPointer;
+use crate::config::{Config, Lookup};
 use crate::time::UnixTime;
 use crate::token::VerifiedToken;
 use crate::token::claims::NumericDate;
@@ -79,6 +81,31 @@ impl fmt::Display for BadEntry {
     }
 }
 
+/// What a list is held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Most entries.
+    pub max_entries: usize,
+    /// How long after its `exp` a token is accepted, by the provider that allows most. An entry ends
+    /// with the last token that it means, so it holds as long.
+    pub clock_skew: Duration,
+    /// How long what is known of a user may be used, whatever happens.
+    pub record_life: Duration,
+}
+
+impl Terms {
+    /// Those of a config.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let skews = config.providers.iter().map(|provider| provider.clock_skew);
+        Self {
+            max_entries: config.limits.max_revocations,
+            clock_skew: skews.max().unwrap_or_default(),
+            record_life: config.user.lookup().map_or(Duration::ZERO, Lookup::longest_life),
+        }
+    }
+}
+
 /// A list of entries, by what they name.
 #[derive(Default)]
 pub struct Revocations {
@@ -109,15 +136,15 @@ impl Revocations {
     /// The list of `entries`, less those that have ended.
     ///
     /// # Errors
-    /// Where one cannot be understood, or there are more than `limit`.
-    pub fn new(entries: Vec<Entry>, limit: usize, now: UnixTime) -> Result<Self, BadEntry> {
+    /// Where one cannot be understood, or there are too many.
+    pub fn new(entries: Vec<Entry>, terms: Terms, now: UnixTime) -> Result<Self, BadEntry> {
         let mut list = Self::default();
         for entry in entries {
-            let known = Known::new(entry)?;
+            let known = Known::new(entry, terms.clock_skew)?;
             if known.is_live(now) {
                 list.add(known)?;
             }
-            if list.entries.len() > limit {
+            if list.entries.len() > terms.max_entries {
                 return Err(BadEntry::TooMany);
             }
         }
@@ -189,6 +216,14 @@ impl Revocations {
             .filter(move |entry| !known.contains(&entry.digest(&state)))
             .filter_map(|entry| entry.sub.as_deref())
     }
+
+    /// Its entries that are not among `others`: said twice is said once.
+    #[must_use]
+    pub fn without(&self, others: &[Entry]) -> Vec<Entry> {
+        let state = RandomState::new();
+        let others: HashSet<u64> = others.iter().map(|entry| entry.digest(&state)).collect();
+        self.entries().filter(|entry| !others.contains(&entry.digest(&state))).cloned().collect()
+    }
 }
 
 impl Entry {
@@ -206,7 +241,7 @@ impl Entry {
 }
 
 impl Known {
-    fn new(entry: Entry) -> Result<Self, BadEntry> {
+    fn new(entry: Entry, clock_skew: Duration) -> Result<Self, BadEntry> {
         if entry == (Entry { exp: entry.exp, reason: entry.reason.clone(), ..Entry::default() }) {
             return Err(BadEntry::Empty);
         }
@@ -221,7 +256,7 @@ impl Known {
         Ok(Self {
             matches,
             issued_before: entry.iat_before.map(NumericDate::from_secs),
-            ends: entry.exp.map(|exp| NumericDate::from_secs(exp).to_unix()),
+            ends: entry.exp.map(|exp| NumericDate::from_secs(exp).to_unix().after(clock_skew)),
             entry,
         })
     }
@@ -237,7 +272,7 @@ impl Known {
         let is = |wanted: &Option<String>, name: &str| {
             wanted.as_deref().is_none_or(|wanted| claims.text(name) == Some(wanted))
         };
-        is(iss, "iss")
+        iss.as_deref().is_none_or(|iss| token.issuer() == iss)
             && is(jti, "jti")
             && is(sid, "sid")
             && is(sub, "sub")

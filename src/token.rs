@@ -146,7 +146,12 @@ impl UnverifiedToken {
         // A token may leave its key unnamed, and a key may have no name.
         let kid = signer.kid().or(self.jws.kid.as_deref()).map(Rc::from);
         self.jws.claims.check(provider, now)?;
-        Ok(VerifiedToken { claims: Rc::new(self.jws.claims), kid, provider: self.provider })
+        Ok(VerifiedToken {
+            claims: Rc::new(self.jws.claims),
+            kid,
+            issuer: provider.issuer.as_str().into(),
+            provider: self.provider,
+        })
     }
 }
 
@@ -156,6 +161,7 @@ impl UnverifiedToken {
 pub struct VerifiedToken {
     claims: Rc<Claims>,
     kid: Option<Rc<str>>,
+    issuer: Rc<str>,
     provider: ProviderId,
 }
 
@@ -177,13 +183,20 @@ impl VerifiedToken {
         now: UnixTime,
     ) -> Result<Self, TokenError> {
         claims.check_introspected(config, now)?;
-        Ok(Self { claims: Rc::new(claims), kid: None, provider })
+        let issuer = config.issuer.as_str().into();
+        Ok(Self { claims: Rc::new(claims), kid: None, issuer, provider })
     }
 
     /// What it says.
     #[must_use]
     pub fn claims(&self) -> &Claims {
         &self.claims
+    }
+
+    /// Whose it is: its `iss`, which an introspected one need not have.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
     }
 
     /// The name of the key that signed it: the key's own, else the one that the token gives.

@@ -160,7 +160,7 @@ impl Worker {
             (CallKey::Jwks(provider), _) => self.learn_keys(*provider, answer, now),
             (CallKey::Introspection(question), _) => self.learn_word(question, answer, now),
             (CallKey::Feed, _) => self.learn_feed(answer, now),
-            (CallKey::Blacklist(names), _) => self.learn_listed(names, answer, now),
+            (CallKey::Blacklist(names), _) => self.learn_listed(names, answer, ended.started, now),
             (CallKey::User(key), Leg::Redis) => match self.recall(key, answer, now) {
                 Some(outcome) => outcome,
                 None => return self.ask_next(ended, now),

@@ -29,6 +29,8 @@ enum State {
     Closed,
     /// None is made until then; the first one after that is a probe.
     Open { until: UnixTime },
+    /// The probe is under way; it is taken for lost then.
+    Probing { until: UnixTime },
 }
 
 impl Circuit {
@@ -37,7 +39,7 @@ impl Circuit {
     pub fn would_admit(&self, now: UnixTime) -> bool {
         match self.state {
             State::Closed => true,
-            State::Open { until } => until <= now,
+            State::Open { until } | State::Probing { until } => until <= now,
         }
     }
 
@@ -45,8 +47,8 @@ impl Circuit {
     /// pause has gone by.
     pub fn admits(&mut self, now: UnixTime) -> bool {
         let admitted = self.would_admit(now);
-        if admitted && matches!(self.state, State::Open { .. }) {
-            self.state = State::Open { until: now.after(LAST_PAUSE) };
+        if admitted && !matches!(self.state, State::Closed) {
+            self.state = State::Probing { until: now.after(LAST_PAUSE) };
         }
         admitted
     }
@@ -56,8 +58,12 @@ impl Circuit {
         *self = Self::default();
     }
 
-    /// The dependency is down. `jitter` from 0 to 1 spreads the workers' probes.
+    /// The dependency is down. `jitter` from 0 to 1 spreads the workers' probes. Where that is known, only
+    /// the probe says anything new: the calls that were under way when it opened do not.
     pub fn failed(&mut self, jitter: f64, now: UnixTime) {
+        if matches!(self.state, State::Open { .. }) {
+            return;
+        }
         self.failures = self.failures.saturating_add(1);
         let Some(probes) = self.failures.checked_sub(THRESHOLD) else {
             return;
@@ -114,12 +120,28 @@ mod tests {
     #[test]
     fn the_pause_is_bounded_and_a_lost_probe_is_replaced() {
         let mut circuit = opened();
+        let mut now = 0;
         for _ in 0..100 {
-            circuit.failed(1.0, at(0));
+            now += 30_000;
+            assert!(circuit.admits(at(now)));
+            circuit.failed(1.0, at(now));
         }
-        assert!(!circuit.admits(at(29_999)));
-        assert!(circuit.admits(at(30_000)));
-        assert!(!circuit.admits(at(59_999)));
-        assert!(circuit.admits(at(60_000)));
+        assert!(!circuit.admits(at(now + 29_999)));
+        assert!(circuit.admits(at(now + 30_000)));
+        assert!(!circuit.admits(at(now + 59_999)));
+        assert!(circuit.admits(at(now + 60_000)));
+    }
+
+    #[test]
+    fn calls_that_were_under_way_when_it_opened_lengthen_no_pause() {
+        let mut circuit = Circuit::default();
+        for _ in 0..100 {
+            assert!(circuit.admits(at(0)));
+        }
+        for _ in 0..100 {
+            circuit.failed(1.0, at(300));
+        }
+        assert!(!circuit.admits(at(1_299)));
+        assert!(circuit.admits(at(1_300)), "the first pause is a second");
     }
 }

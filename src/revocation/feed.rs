@@ -10,10 +10,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::renewal::Renewals;
-use super::{BadEntry, Entry, Revocations};
+use super::{BadEntry, Entry, Revocations, Terms};
 use crate::callout::{Answer, CallRequest, Failure};
+use crate::config::Feed as Config;
 use crate::config::names::{form_encoded, is_header_value};
-use crate::config::{Config, Feed as Terms};
 use crate::json;
 use crate::time::UnixTime;
 
@@ -55,9 +55,9 @@ enum Poll {
 
 /// What a token's check may go on with.
 #[derive(Debug)]
-pub enum Known<'a> {
-    /// This list.
-    List(&'a Revocations),
+pub enum Known {
+    /// The list that is held.
+    List,
     /// None yet, but the first poll can be waited for.
     Await,
     /// None that is young enough.
@@ -105,6 +105,7 @@ struct Document {
 struct State {
     entries: Vec<Entry>,
     bookmark: Bookmark,
+    renewals: Renewals,
 }
 
 impl Default for Feed {
@@ -117,9 +118,9 @@ impl Default for Feed {
 impl Feed {
     /// What there is to check tokens with.
     #[must_use]
-    pub fn known(&self, terms: &Terms, now: UnixTime) -> Known<'_> {
+    pub fn known(&self, config: &Config, now: UnixTime) -> Known {
         match (&self.held, &self.poll) {
-            (Some(held), _) if now < held.confirmed.after(terms.max_age) => Known::List(&held.list),
+            (Some(held), _) if now < held.confirmed.after(config.max_age) => Known::List,
             (None, Poll::InFlight) => Known::Await,
             (None, Poll::Idle { next }) if *next <= now => Known::Await,
             (None, Poll::Idle { .. }) | (Some(_), _) => Known::Unavailable,
@@ -144,7 +145,9 @@ impl Feed {
         self.renewals.since(subject)
     }
 
-    fn list(&self) -> Option<&Revocations> {
+    /// The list that is held, however old it is: what it revokes is revoked.
+    #[must_use]
+    pub fn list(&self) -> Option<&Revocations> {
         self.held.as_ref().map(|held| &held.list)
     }
 
@@ -161,24 +164,24 @@ impl Feed {
 
     /// The poll, as it is to be made now.
     #[must_use]
-    pub fn request(&self, terms: &Terms, max_bytes: usize) -> CallRequest {
+    pub fn request(&self, config: &Config, max_bytes: usize) -> CallRequest {
         let bookmark = self.held.as_ref().map(|held| held.bookmark.clone()).unwrap_or_default();
         let path = match &bookmark.next {
-            None => terms.uri.path.clone(),
+            None => config.uri.path.clone(),
             Some(next) => {
-                let sign = if terms.uri.path.contains('?') { '&' } else { '?' };
-                format!("{}{sign}since={}", terms.uri.path, form_encoded(next))
+                let sign = if config.uri.path.contains('?') { '&' } else { '?' };
+                format!("{}{sign}since={}", config.uri.path, form_encoded(next))
             }
         };
         let request = CallRequest::get(
-            &terms.cluster,
-            terms.uri.scheme,
-            &terms.uri.authority,
+            &config.cluster,
+            config.uri.scheme,
+            &config.uri.authority,
             path,
-            terms.timeout,
+            config.timeout,
             max_bytes,
         )
-        .with_headers(&terms.headers);
+        .with_headers(&config.headers);
         match &bookmark.etag {
             Some(etag) => request.with_header("if-none-match", etag),
             None => request,
@@ -192,11 +195,11 @@ impl Feed {
     pub fn answered(
         &mut self,
         config: &Config,
-        terms: &Terms,
+        terms: Terms,
         answer: &Answer,
         now: UnixTime,
     ) -> Result<bool, FeedError> {
-        self.poll = Poll::Idle { next: now.after(terms.interval) };
+        self.poll = Poll::Idle { next: now.after(config.interval) };
         match answer {
             Answer::Response { status: 200, body, etag, .. } => {
                 let document = read(body)?;
@@ -204,7 +207,7 @@ impl Feed {
                     etag: etag.clone().filter(|etag| etag.len() <= MAX_BOOKMARK_BYTES),
                     next: document.next,
                 };
-                self.add(document.entries, bookmark, config, now)
+                self.add(document.entries, bookmark, terms, now)
             }
             // Only to a poll that named a list can this say that it is still the same.
             Answer::Response { status: 304, .. } => match &mut self.held {
@@ -233,50 +236,43 @@ impl Feed {
         &mut self,
         mut entries: Vec<Entry>,
         bookmark: Bookmark,
-        config: &Config,
+        terms: Terms,
         now: UnixTime,
     ) -> Result<bool, FeedError> {
-        if let Some(held) = self.held.as_ref().filter(|held| held.bookmark.next.is_some()) {
-            // Said twice is said once.
-            let known: Vec<Entry> =
-                held.list.entries().filter(|entry| !entries.contains(entry)).cloned().collect();
+        let nothing = Revocations::default();
+        let before = self.list().unwrap_or(&nothing);
+        if self.held.as_ref().is_some_and(|held| held.bookmark.next.is_some()) {
+            let known = before.without(&entries);
             entries.extend(known);
         }
-        self.take(entries, bookmark, config, now, now)
-    }
-
-    /// Takes a list that its feed vouched for at `confirmed`; whether it is another one.
-    fn take(
-        &mut self,
-        entries: Vec<Entry>,
-        bookmark: Bookmark,
-        config: &Config,
-        confirmed: UnixTime,
-        now: UnixTime,
-    ) -> Result<bool, FeedError> {
-        let limit = config.limits.max_revocations;
-        let list = Revocations::new(entries, limit, now).map_err(FeedError::Entry)?;
-        let nothing = Revocations::default();
-        let before = self.held.as_ref().map_or(&nothing, |held| &held.list);
-        self.renewals.renew(list.new_subjects(before), config.longest_user_life(), limit, now);
+        let list = Revocations::new(entries, terms, now).map_err(FeedError::Entry)?;
         let changed = self.held.as_ref().is_none_or(|held| {
             held.bookmark != bookmark || !held.list.entries().eq(list.entries())
         });
-        self.held = Some(Held { list, bookmark, confirmed });
+        let mut renewals = self.renewals.clone();
+        renewals.renew(list.new_subjects(before), now);
+        renewals.tidy(terms.record_life, terms.max_entries, now);
+        self.renewals = renewals;
+        self.held = Some(Held { list, bookmark, confirmed: now });
         Ok(changed)
     }
 
+    /// Notes that another worker polled, but its list cannot be taken over: this one polls at once.
+    pub fn not_taken(&mut self, now: UnixTime) {
+        self.poll = Poll::Idle { next: now };
+    }
+
     /// Notes that another worker polled in vain.
-    pub fn failed(&mut self, terms: &Terms, now: UnixTime) {
-        self.poll = Poll::Idle { next: now.after(terms.interval) };
+    pub fn failed(&mut self, config: &Config, now: UnixTime) {
+        self.poll = Poll::Idle { next: now.after(config.interval) };
     }
 
     /// Notes that another worker was told at `confirmed` that nothing has changed.
-    pub fn confirmed(&mut self, terms: &Terms, confirmed: UnixTime) {
+    pub fn confirmed(&mut self, config: &Config, confirmed: UnixTime) {
         if let Some(held) = &mut self.held {
             held.confirmed = held.confirmed.max(confirmed);
         }
-        self.poll = Poll::Idle { next: confirmed.after(terms.interval) };
+        self.poll = Poll::Idle { next: confirmed.after(config.interval) };
     }
 
     /// What is held, for other workers.
@@ -284,7 +280,8 @@ impl Feed {
     pub fn state(&self) -> Option<Vec<u8>> {
         let held = self.held.as_ref()?;
         let entries = held.list.entries().cloned().collect();
-        serde_json::to_vec(&State { entries, bookmark: held.bookmark.clone() }).ok()
+        let (bookmark, renewals) = (held.bookmark.clone(), self.renewals.clone());
+        serde_json::to_vec(&State { entries, bookmark, renewals }).ok()
     }
 
     /// Takes over what another worker holds since `confirmed`.
@@ -294,21 +291,25 @@ impl Feed {
     pub fn take_over(
         &mut self,
         config: &Config,
-        terms: &Terms,
+        terms: Terms,
         state: &[u8],
         confirmed: UnixTime,
         now: UnixTime,
     ) -> Result<(), FeedError> {
-        let State { entries, bookmark } = document(state)?;
-        self.take(entries, bookmark, config, confirmed, now)?;
-        self.poll = Poll::Idle { next: confirmed.after(terms.interval) };
+        let State { entries, bookmark, renewals } = document(state)?;
+        let list = Revocations::new(entries, terms, now).map_err(FeedError::Entry)?;
+        self.renewals.join(renewals);
+        self.renewals.tidy(terms.record_life, terms.max_entries, now);
+        self.held = Some(Held { list, bookmark, confirmed });
+        self.poll = Poll::Idle { next: confirmed.after(config.interval) };
         Ok(())
     }
 
     /// The clock now says `now`, which is before what it said: the list is believed no longer than if it
-    /// had just come, and is asked for at once.
+    /// had just come, and all of it is asked for at once, since it may lack what had ended by the old one.
     pub fn clock_set_back(&mut self, now: UnixTime) {
         if let Some(held) = &mut self.held {
+            held.bookmark = Bookmark::default();
             held.confirmed = held.confirmed.min(now);
         }
         self.renewals.clock_set_back(now);

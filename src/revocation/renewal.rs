@@ -7,53 +7,57 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::time::UnixTime;
+use serde::{Deserialize, Serialize};
+
+use crate::time::{NUDGE, UnixTime};
 
 /// Since when records are good.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 pub struct Renewals {
-    /// Of users with an entry.
-    users: HashMap<String, UnixTime>,
+    /// Of users with an entry, in milliseconds since the epoch.
+    users: HashMap<String, u64>,
     /// Of all others.
-    all: UnixTime,
-}
-
-impl Default for Renewals {
-    fn default() -> Self {
-        Self { users: HashMap::new(), all: UnixTime::from_millis(0) }
-    }
+    all: u64,
 }
 
 impl Renewals {
     /// What was asked for before this is not used of the user with this `sub`.
     #[must_use]
     pub fn since(&self, subject: &str) -> UnixTime {
-        self.users.get(subject).map_or(self.all, |since| self.all.max(*since))
+        let user = self.users.get(subject).copied().unwrap_or(0);
+        UnixTime::from_millis(user.max(self.all))
     }
 
-    /// Makes void what is known of these users. Forgets users of whom no record can be older than that, a
-    /// record being used for at most `life`. Where there are still more than `limit`, it makes void what is
-    /// known of anybody: that costs lookups, and is never wrong.
-    pub fn renew<'a>(
-        &mut self,
-        subjects: impl Iterator<Item = &'a str>,
-        life: Duration,
-        limit: usize,
-        now: UnixTime,
-    ) {
-        self.users.retain(|_, since| now <= since.after(life));
-        self.users.extend(subjects.map(|subject| (subject.to_owned(), now)));
+    /// Makes void what is known of these users.
+    pub fn renew<'a>(&mut self, subjects: impl Iterator<Item = &'a str>, now: UnixTime) {
+        self.users.extend(subjects.map(|subject| (subject.to_owned(), now.as_millis())));
+    }
+
+    /// Makes void what another worker has made so.
+    pub fn join(&mut self, others: Self) {
+        self.all = self.all.max(others.all);
+        for (subject, since) in others.users {
+            let held = self.users.entry(subject).or_insert(since);
+            *held = (*held).max(since);
+        }
+    }
+
+    /// Forgets users of whom no record can be older than that, a record being used for at most `life`. Where
+    /// there are still more than `limit`, makes void what is known of anybody: that costs lookups, and is
+    /// never wrong.
+    pub fn tidy(&mut self, life: Duration, limit: usize, now: UnixTime) {
+        let oldest = now.before(life).before(NUDGE).as_millis();
+        self.users.retain(|_, since| *since >= oldest);
         if self.users.len() > limit {
             self.users.clear();
-            self.all = now;
+            self.all = now.as_millis();
         }
     }
 
     /// The clock now says `now`, which is before what it said: nothing is from the future.
     pub fn clock_set_back(&mut self, now: UnixTime) {
-        self.all = self.all.min(now);
-        for since in self.users.values_mut() {
-            *since = (*since).min(now);
+        for since in self.users.values_mut().chain([&mut self.all]) {
+            *since = (*since).min(now.as_millis());
         }
     }
 }
@@ -71,10 +75,14 @@ mod tests {
     #[test]
     fn a_user_is_kept_for_as_long_as_a_record_could_be_used() {
         let mut renewals = Renewals::default();
-        renewals.renew(["a"].into_iter(), LIFE, 10, at(1_000));
-        renewals.renew(["b"].into_iter(), LIFE, 10, at(1_100));
-        assert_eq!(["a", "b", "c"].map(|user| renewals.since(user)), [at(1_000), at(1_100), at(0)]);
-        renewals.renew([].into_iter(), LIFE, 10, at(1_101));
+        renewals.renew(["a"].into_iter(), at(10_000));
+        renewals.renew(["b"].into_iter(), at(10_100));
+        renewals.tidy(LIFE, 10, at(11_100));
+        assert_eq!(
+            ["a", "b", "c"].map(|user| renewals.since(user)),
+            [at(10_000), at(10_100), at(0)]
+        );
+        renewals.tidy(LIFE, 10, at(11_101));
         assert_eq!(renewals.since("a"), at(0));
         renewals.clock_set_back(at(5));
         assert_eq!(renewals.since("b"), at(5));
@@ -84,11 +92,22 @@ mod tests {
     fn too_many_users_are_everybody() {
         let mut renewals = Renewals::default();
         let names: Vec<String> = (0..11).map(|n| n.to_string()).collect();
-        renewals.renew(names.iter().map(String::as_str), LIFE, 10, at(1_000));
+        renewals.renew(names.iter().map(String::as_str), at(1_000));
+        renewals.tidy(LIFE, 10, at(1_000));
         assert_eq!(renewals.since("0"), at(1_000));
         assert_eq!(renewals.since("nobody"), at(1_000));
-        renewals.renew(["a"].into_iter(), LIFE, 10, at(2_000));
+        renewals.renew(["a"].into_iter(), at(2_000));
+        renewals.tidy(LIFE, 10, at(2_000));
         assert_eq!(renewals.since("a"), at(2_000));
         assert_eq!(renewals.since("0"), at(1_000));
+    }
+
+    #[test]
+    fn what_another_worker_made_void_is_void_here() {
+        let [mut one, mut two] = [Renewals::default(), Renewals::default()];
+        one.renew(["a", "b"].into_iter(), at(1_000));
+        two.renew(["b", "c"].into_iter(), at(2_000));
+        two.join(one);
+        assert_eq!(["a", "b", "c"].map(|user| two.since(user)), [at(1_000), at(2_000), at(2_000)]);
     }
 }

@@ -54,6 +54,11 @@ impl Seats {
         let (once, again) = (read(&self.once), read(&self.again));
         if let (Some(once), None) = (&once, &again) {
             let _ = exchange.post(&self.again, &posted(once), now);
+            // Whoever posts looks there after it has posted; this looks back after it has written there. So one
+            // of them sees the other, and no older record stays beside a younger one.
+            if read(&self.once).as_ref() != Some(once) {
+                let _ = exchange.pass(&self.again, now);
+            }
         }
         [once, again].into_iter().flatten().max_by_key(|stored| stored.fetched)
     }
@@ -79,14 +84,16 @@ impl Seats {
     #[must_use]
     pub fn post(&self, exchange: &Exchange, record: &Stored, now: UnixTime) -> Receipt {
         let post = posted(record);
-        if post.body.len() > MAX_RECORD_BYTES {
-            return exchange.pass(&self.once, now);
-        }
+        let put = |place| match post.body.len() {
+            ..=MAX_RECORD_BYTES => exchange.post(place, &post, now),
+            _ => exchange.pass(place, now),
+        };
+        let receipt = put(&self.once);
         // An older one may not stay beside it.
         if exchange.look(&self.again, None, now).and_then(stored).is_some() {
-            let _ = exchange.post(&self.again, &post, now);
+            let _ = put(&self.again);
         }
-        exchange.post(&self.once, &post, now)
+        receipt
     }
 
     /// Posts that asking failed, and gives the turn back.
@@ -104,4 +111,83 @@ pub fn stored(view: View) -> Option<Stored> {
 
 fn posted(record: &Stored) -> Posted {
     Posted { at: record.fetched, max_age: None, body: record.to_bytes() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::collections::HashMap;
+    use std::rc::Rc;
+
+    use serde_json::json;
+
+    use super::super::{Known, UserRecord};
+    use super::*;
+    use crate::board::Board;
+    use crate::config::Secret;
+
+    type Slots = Rc<RefCell<HashMap<String, (Vec<u8>, u32)>>>;
+
+    /// A board on which another worker does something before the first write to a better place.
+    struct Interrupted {
+        slots: Slots,
+        by: Cell<Option<Box<dyn FnOnce()>>>,
+    }
+
+    impl Board for Interrupted {
+        fn read(&self, slot: &str) -> Option<(Vec<u8>, u32)> {
+            self.slots.borrow().get(slot).cloned()
+        }
+
+        fn write(&self, slot: &str, bytes: &[u8], version: Option<u32>) -> bool {
+            if slot.contains(AGAIN)
+                && let Some(other) = self.by.take()
+            {
+                other();
+            }
+            let mut slots = self.slots.borrow_mut();
+            let held = slots.get(slot).map(|(_, version)| *version);
+            if held.is_some() && version.is_some() && held != version {
+                return false;
+            }
+            slots.insert(slot.to_owned(), (bytes.to_vec(), held.unwrap_or(0) + 1));
+            true
+        }
+    }
+
+    fn exchange(slots: &Slots, me: u64, by: Option<Box<dyn FnOnce()>>) -> Exchange {
+        let board = Interrupted { slots: Rc::clone(slots), by: Cell::new(by) };
+        Exchange::new(Box::new(board), &Secret::new("sixteen random bytes".to_owned()), me)
+    }
+
+    fn seats(exchange: &Exchange) -> Seats {
+        let seat = |table| exchange.seat(table, 1, "a user");
+        Seats { once: seat(ONCE), again: seat(AGAIN) }
+    }
+
+    fn record(at: u64, about: &str) -> Stored {
+        let members = json!({ "about": about }).as_object().unwrap().clone();
+        let known = Known::Record(Rc::new(UserRecord::new(members)));
+        Stored { fetched: UnixTime::from_millis(at), known }
+    }
+
+    #[test]
+    fn an_older_record_gets_no_better_place_while_a_younger_one_comes() {
+        let (beginning, now) = (UnixTime::from_millis(0), UnixTime::from_millis(30));
+        for younger in [record(20, "young"), record(20, &"too long to share ".repeat(1_000))] {
+            let slots = Slots::default();
+            let one = exchange(&slots, 1, None);
+            let _ = seats(&one).post(&one, &record(10, "old"), now);
+            let two = exchange(&slots, 2, None);
+            let others = Box::new(move || {
+                let _ = seats(&two).post(&two, &younger, now);
+            });
+            let three = exchange(&slots, 3, Some(others));
+            let _ = seats(&three).find(&three, beginning, now);
+            // Another user takes the first place.
+            slots.borrow_mut().retain(|slot, _| slot.contains(AGAIN));
+            let found = seats(&one).find(&one, beginning, now);
+            assert!(found.is_none_or(|found| found.fetched == UnixTime::from_millis(20)));
+        }
+    }
 }

@@ -11,6 +11,7 @@ use crate::jwks::{KeySet, Origin, discovery};
 use crate::log::Level;
 use crate::redis;
 use crate::request::Outcome;
+use crate::revocation::Terms;
 use crate::revocation::blacklist::{self, Names};
 use crate::time::{NUDGE, UnixTime};
 use crate::token::cache::Remembered;
@@ -167,7 +168,7 @@ impl Worker {
         let Some(feed) = &config.revocation.feed else {
             return Outcome::Down;
         };
-        match self.shared.feed.answered(&config, feed, answer, now) {
+        match self.shared.feed.answered(feed, Terms::of(&config), answer, now) {
             Ok(changed) => {
                 if changed {
                     self.log_list();
@@ -186,11 +187,12 @@ impl Worker {
         self.log.add(Level::Info, line);
     }
 
-    /// Takes what the blacklist says of a token's names.
+    /// Takes what the blacklist says of a token's names, for which it was asked at `asked`.
     pub(super) fn learn_listed(
         &mut self,
         names: &Names,
         answer: &Answer,
+        asked: UnixTime,
         now: UnixTime,
     ) -> Outcome {
         let config = Rc::clone(&self.shared.config);
@@ -202,7 +204,7 @@ impl Worker {
             self.log.warn(&dependency, &unread(answer), now);
             return Outcome::Down;
         };
-        self.shared.listed.remember(names.clone(), listed, now.after(blacklist.cache_ttl));
+        self.shared.listed.remember(names.clone(), listed, asked.after(blacklist.cache_ttl));
         Outcome::Listed(listed)
     }
 

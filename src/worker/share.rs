@@ -14,7 +14,8 @@ use crate::callout::{Answer, CallId, CallKey, GRACE};
 use crate::config::{KeySource, Location};
 use crate::jwks::cache::ProviderKeys;
 use crate::request::Outcome;
-use crate::time::UnixTime;
+use crate::revocation::Terms;
+use crate::time::{UnixTime, millis};
 use crate::token::ProviderId;
 use crate::user::UserKey;
 use crate::user::stored::Stored;
@@ -136,7 +137,7 @@ impl Worker {
             Some(at) => at,
             None => exchange.post_news(&list, None, &self.shared.feed.state()?, now).at,
         };
-        let receipt = exchange.post_news(&pulse, None, &version.as_millis().to_le_bytes(), now);
+        let receipt = exchange.post_news(&pulse, None, &big_endian(version), now);
         self.list_seen = Some(version);
         Some(receipt)
     }
@@ -190,20 +191,22 @@ impl Worker {
             return Outcome::Down;
         };
         let confirmed = pulse.at.min(now);
-        let version = self.list_seen.map(|at| at.as_millis().to_le_bytes().to_vec());
-        if version.as_ref() == Some(&pulse.body) {
+        if self.list_seen.map(big_endian).as_ref() == Some(&pulse.body) {
             self.shared.feed.confirmed(feed, confirmed);
             return Outcome::FeedArrived { changed: false };
         }
+        // What was posted before the list that was confirmed is another one: put back there, perhaps.
         let posted = self.place(&CallKey::Feed).and_then(|(exchange, place)| {
-            exchange.look(&list_place(exchange, &place), None, now)?.posted
+            let posted = exchange.look(&list_place(exchange, &place), None, now)?.posted?;
+            (pulse.body <= big_endian(posted.at)).then_some(posted)
         });
         let taken = posted.as_ref().is_some_and(|posted| {
             let feed_of = &mut self.shared.feed;
-            feed_of.take_over(&config, feed, &posted.body, confirmed, now).is_ok()
+            feed_of.take_over(feed, Terms::of(&config), &posted.body, confirmed, now).is_ok()
         });
         if !taken {
-            self.shared.feed.failed(feed, now);
+            // It is to be had from the feed alone.
+            self.shared.feed.not_taken(now);
             return Outcome::Down;
         }
         self.list_seen = posted.map(|posted| posted.at);
@@ -246,12 +249,12 @@ impl Worker {
     /// Takes a record over that another worker was told just now.
     fn take_record(&mut self, user: &UserKey, record: Stored) -> Outcome {
         self.shared.users.remember(user, record.clone());
-        self.circuits.users.answered();
         Outcome::User(record)
     }
 
     /// Where the workers of the process tell each other of a document. Its subject says all that its
-    /// content depends on.
+    /// content depends on, and whether it can be had: who gives up sooner, or can hold less, fails for
+    /// itself alone.
     fn place(&self, key: &CallKey) -> Option<(&Exchange, Place)> {
         let exchange = self.shared.exchange.as_ref()?;
         let config = &self.shared.config;
@@ -266,7 +269,8 @@ impl Worker {
                     Location::Discovery(uri) => (true, uri),
                 };
                 let cluster = jwks.cluster.as_str();
-                ("jwks", json!([provider.issuer, cluster, discovers, uri.to_string()]))
+                let terms = json!([millis(jwks.timeout), config.limits.max_jwks_bytes]);
+                ("jwks", json!([provider.issuer, cluster, discovers, uri.to_string(), terms]))
             }
             CallKey::Feed => {
                 let feed = config.revocation.feed.as_ref()?;
@@ -275,7 +279,10 @@ impl Worker {
                     .iter()
                     .map(|(name, value)| (name.as_str(), value.reveal()))
                     .collect();
-                ("feed", json!([feed.cluster.as_str(), feed.uri.to_string(), headers]))
+                let Terms { max_entries, clock_skew, record_life: _ } = Terms::of(config);
+                let bytes = config.limits.max_feed_bytes;
+                let terms = json!([millis(feed.timeout), bytes, max_entries, millis(clock_skew)]);
+                ("feed", json!([feed.cluster.as_str(), feed.uri.to_string(), headers, terms]))
             }
             CallKey::Introspection(_)
             | CallKey::Blacklist(_)
@@ -284,6 +291,11 @@ impl Worker {
         };
         Some((exchange, exchange.place(kind, &subject.to_string())))
     }
+}
+
+/// The version of a list, as a pulse names it: in bytes that compare as the times do.
+fn big_endian(at: UnixTime) -> Vec<u8> {
+    at.as_millis().to_be_bytes().to_vec()
 }
 
 /// Where the list itself stands. Apart from the pulse, which is written with every poll and read by every

@@ -134,9 +134,12 @@ impl Shared {
         let Some(config) = &self.config.revocation.feed else {
             return Verdict::Good;
         };
+        // What was revoked by a list that is too old now is not good for that.
+        if self.feed.list().is_some_and(|list| list.cover(token, now)) {
+            return Verdict::Revoked;
+        }
         match self.feed.known(config, now) {
-            KnownFeed::List(list) if list.cover(token, now) => Verdict::Revoked,
-            KnownFeed::List(_) => Verdict::Good,
+            KnownFeed::List => Verdict::Good,
             KnownFeed::Await => Verdict::Await,
             KnownFeed::Unavailable => Verdict::Unavailable,
         }

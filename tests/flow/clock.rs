@@ -90,3 +90,16 @@ fn a_clock_that_starts_far_ahead_and_is_set_right_stops_no_refresh() {
     flow.tick();
     assert_eq!(flow.call().request.cluster, "clerk");
 }
+
+#[test]
+fn a_record_that_was_being_asked_for_does_not_outlive_its_ttl() {
+    let mut flow = Flow::ready();
+    let good = token(&flow.key);
+    let (stream, _) = flow.get("/x", &good);
+    let lookup = flow.call();
+    flow.now = flow.now.before(HOUR);
+    let released = flow.answer(lookup.id, 200, record().to_string().as_bytes());
+    forwarded(only(released, stream));
+    flow.advance(Duration::from_secs(300));
+    assert_eq!(flow.get("/x", &good).1, Disposition::Pause);
+}

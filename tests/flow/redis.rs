@@ -182,3 +182,37 @@ fn a_redis_that_remembers_serves_while_the_users_service_is_left_alone() {
     assert_eq!(get.request.cluster, "webdis");
     forwarded(only(flow.answer(get.id, 200, &got(&value(&store))), stream));
 }
+
+#[test]
+fn a_record_that_another_worker_had_from_redis_says_nothing_of_the_users_service() {
+    let store = stored(&mut proxy(&redis_config()), 200, &record()).unwrap();
+    let mut flows = ready_workers(&redis_config(), 2, &SharedData::default());
+    // Redis has nothing; whether the users service is asked then.
+    let asks_users = |flow: &mut Flow, user: &str| {
+        let mut claims = crate::support::claims();
+        claims["clerkId"] = json!(user);
+        let token = flow.key.token(&claims);
+        let (stream, _) = flow.get("/x", &token);
+        let get = flow.call();
+        let mut released = flow.answer(get.id, 200, &got(&Value::Null));
+        let lookup = flow.worker.next_call();
+        let asked = lookup.is_some();
+        if let Some(lookup) = lookup {
+            released = flow.fail_for_good(lookup.id, Failure::Broken);
+        }
+        assert_eq!(denied(&only(released, stream)), Code::UserLookupUnavailable);
+        asked
+    };
+    for user in ["1", "2", "3", "4", "5"] {
+        assert!(asks_users(&mut flows[1], user));
+    }
+    assert!(!asks_users(&mut flows[1], "6"), "it is left alone");
+    let token = flows[0].token();
+    let (leading, _) = flows[0].get("/x", &token);
+    let get = flows[0].call();
+    let (following, _) = flows[1].get("/x", &token);
+    flows[1].no_call();
+    forwarded(only(flows[0].answer(get.id, 200, &got(&value(&store))), leading));
+    forwarded(only(flows[1].wake(), following));
+    assert!(!asks_users(&mut flows[1], "7"), "and still is");
+}

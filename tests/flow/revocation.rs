@@ -105,7 +105,7 @@ fn an_entry_revokes_each_token_for_which_all_of_it_holds_and_no_other() {
         json!({"kid": "k2"}),
         json!({"iss": "another", "jti": "t-1"}),
         json!({"iss": "youtube-clone-auth", "iat_before": START}),
-        json!({"jti": "t-1", "exp": START}),
+        json!({"jti": "t-1", "exp": START - 30}),
         json!({"match": {"/azp": "https://other.example.com"}}),
         json!({"match": {"/act/sub": "agent", "/aud": "other"}}),
         json!({"match": {"/nothing": null}}),
@@ -158,7 +158,7 @@ fn a_cached_token_is_revoked_by_the_next_list_and_good_again_at_the_entrys_end()
     let mut flow = with_feed(&json!([]));
     let token = flow.key.token(&rich_claims());
     forwarded(flow.get("/x", &token).1);
-    next_list(&mut flow, &feed(&json!([{"jti": "t-1", "exp": START + 10}])));
+    next_list(&mut flow, &feed(&json!([{"jti": "t-1", "exp": START - 20}])));
     assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked);
     flow.advance(7_999 * SECOND / 1_000);
     assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked);
@@ -252,7 +252,7 @@ fn a_feed_without_end_is_bounded_and_what_has_ended_makes_room() {
     for round in 0_u64..20 {
         now += 2;
         let entries: Vec<Value> =
-            (0..40).map(|n| json!({"jti": format!("{round}-{n}"), "exp": now + 3})).collect();
+            (0..40).map(|n| json!({"jti": format!("{round}-{n}"), "exp": now - 27})).collect();
         next_list(&mut flow, &json!({"v": 1, "entries": entries, "next": round.to_string()}));
         let mut claims = claims();
         claims["jti"] = json!(format!("{round}-39"));
@@ -719,4 +719,285 @@ fn a_blacklist_that_never_answers_ends_the_request_by_its_deadline() {
     flow.advance(Duration::from_millis(350));
     let released = flow.tick();
     assert_eq!(denied(&only(released, stream)), Code::RevocationUnavailable);
+}
+
+#[test]
+fn entries_that_had_ended_by_a_clock_that_was_ahead_are_asked_for_anew() {
+    let document = feed(&json!([{"jti": "t-1", "exp": START + 600}]));
+    let mut flow = with_feed(&json!([]));
+    flow.advance(7_200 * SECOND);
+    let call = poll(&mut flow, "auth");
+    flow.answer_tagged(call.id, 200, "\"one\"", &document);
+    flow.now = flow.now.before(7_200 * SECOND);
+    let call = poll(&mut flow, "auth");
+    match header(&call, "if-none-match") {
+        Some("\"one\"") => flow.answer(call.id, 304, b""),
+        _ => flow.answer_tagged(call.id, 200, "\"one\"", &document),
+    };
+    let token = flow.key.token(&rich_claims());
+    assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked);
+}
+
+#[test]
+fn what_the_blacklist_said_is_as_old_as_the_question() {
+    let mut flow = Flow::with(&blacklist_config()).with_keys();
+    let token = flow.key.token(&rich_claims());
+    let (stream, _) = flow.get("/x", &token);
+    let call = flow.call();
+    flow.advance(Duration::from_millis(90));
+    forwarded(only(flow.answer(call.id, 200, &blacklisted("null,null")), stream));
+    flow.advance(Duration::from_millis(1_910));
+    assert_eq!(flow.get("/x", &token).1, Disposition::Pause);
+}
+
+#[test]
+fn what_the_last_list_revokes_stays_revoked_however_old_the_list_is() {
+    for on_unavailable in ["deny", "allow"] {
+        let mut config = feed_config();
+        config["revocation"]["on_unavailable"] = json!(on_unavailable);
+        let mut flow = with_feed_and(&config, &json!([{"jti": "t-1"}]));
+        let token = flow.key.token(&rich_claims());
+        flow.advance(31 * SECOND);
+        assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked, "{on_unavailable}");
+    }
+}
+
+#[test]
+fn a_token_that_is_revoked_while_it_waits_is_refused_however_the_wait_ends() {
+    let t1 = json!([{"jti": "t-1"}]);
+    // For the blacklist.
+    for (on_unavailable, answer) in [("deny", Some("null,null")), ("allow", None)] {
+        let mut config = feed_config();
+        config["revocation"]["redis"] = json!({"cluster": "webdis"});
+        config["revocation"]["on_unavailable"] = json!(on_unavailable);
+        let mut flow = with_feed_and(&config, &json!([]));
+        let token = flow.key.token(&rich_claims());
+        flow.advance(1_900 * SECOND / 1_000);
+        let (stream, _) = flow.get("/x", &token);
+        let asked = flow.call();
+        flow.advance(Duration::from_millis(100));
+        let call = poll(&mut flow, "auth");
+        assert!(flow.answer(call.id, 200, &body(&feed(&t1))).is_empty());
+        let released = match answer {
+            Some(values) => flow.answer(asked.id, 200, &blacklisted(values)),
+            None => flow.answer(asked.id, 500, b""),
+        };
+        assert_eq!(denied(&only(released, stream)), Code::TokenRevoked, "{on_unavailable}");
+    }
+    // For a user, whose last record then stands in.
+    let mut config = config();
+    config["revocation"] = feed_config()["revocation"].clone();
+    config["user"]["lookup"]["cache"] = json!({"ttl": "1s", "stale_if_error": "1h"});
+    let mut flow = with_feed_and(&config, &json!([]));
+    let token = flow.key.token(&rich_claims());
+    forwarded(flow.whole("/x", &token, &record()));
+    flow.advance(1_900 * SECOND / 1_000);
+    let (stream, _) = flow.get("/x", &token);
+    let asked = flow.call();
+    flow.advance(Duration::from_millis(100));
+    let call = poll(&mut flow, "auth");
+    assert!(flow.answer(call.id, 200, &body(&feed(&t1))).is_empty());
+    let released = flow.answer(asked.id, 500, b"");
+    assert_eq!(denied(&only(released, stream)), Code::TokenRevoked);
+}
+
+#[test]
+fn a_request_ends_though_every_poll_brings_an_entry_of_its_user() {
+    let mut config = config();
+    config["revocation"] = feed_config()["revocation"].clone();
+    config["revocation"]["feed"]["interval"] = json!("200ms");
+    let mut flow = with_feed_and(&config, &json!([]));
+    let token = flow.token();
+    let (stream, _) = flow.get("/x", &token);
+    let mut lookup = flow.call();
+    for round in 1..100 {
+        flow.advance(Duration::from_millis(200));
+        let mut released = flow.tick();
+        let poll = flow.call();
+        let entries = json!([{"sub": "user_2abc", "iat_before": START - round}]);
+        assert!(flow.answer(poll.id, 200, &body(&feed(&entries))).is_empty());
+        released.extend(flow.answer(lookup.id, 200, &body(&record())));
+        if !released.is_empty() {
+            let _ = only(released, stream);
+            return;
+        }
+        lookup = flow.call();
+    }
+    panic!("it waits without end");
+}
+
+#[test]
+fn an_old_list_that_is_put_back_on_the_board_is_not_the_one_that_was_confirmed() {
+    let data = SharedData::default();
+    let mut flows = workers(&feed_config(), 2, &data);
+    let serve = |flow: &mut Flow, entries: &Value| {
+        flow.tick();
+        while let Some(call) = flow.worker.next_call() {
+            let answer = match call.request.cluster.as_str() {
+                "clerk" => jwks(&[&flow.key]),
+                _ => body(&feed(entries)),
+            };
+            flow.answer(call.id, 200, &answer);
+        }
+    };
+    serve(&mut flows[0], &json!([]));
+    flows[1].wake();
+    let old = data.copy(".list.");
+    assert_eq!(old.len(), 1);
+    let entries = json!([{"jti": "t-1"}]);
+    for flow in &mut flows {
+        flow.advance(2 * SECOND);
+    }
+    serve(&mut flows[0], &entries);
+    data.put_back(&old);
+    flows[1].wake();
+    // It cannot take the list over, so it asks for itself.
+    serve(&mut flows[1], &entries);
+    let token = flows[1].key.token(&rich_claims());
+    assert_eq!(denied(&flows[1].get("/x", &token).1), Code::TokenRevoked);
+}
+
+#[test]
+fn a_filter_that_cannot_hold_the_list_keeps_no_other_from_it() {
+    let data = SharedData::default();
+    let mut small = feed_config();
+    small["limits"] = json!({"max_revocations": 1});
+    let mut flows =
+        [workers(&small, 1, &data).remove(0), workers(&feed_config(), 2, &data).remove(1)];
+    let document = body(&feed(&json!([{"jti": "t-1"}, {"jti": "t-2"}])));
+    for _ in 0..20 {
+        for flow in &mut flows {
+            flow.wake();
+            flow.tick();
+            while let Some(call) = flow.worker.next_call() {
+                let keys = jwks(&[&flow.key]);
+                let answer = if call.request.cluster == "clerk" { &keys } else { &document };
+                flow.answer(call.id, 200, answer);
+            }
+            flow.advance(2 * SECOND);
+        }
+    }
+    let token = flows[1].key.token(&rich_claims());
+    assert_eq!(denied(&flows[1].get("/x", &token).1), Code::TokenRevoked);
+}
+
+#[test]
+fn a_poll_takes_no_room_from_the_calls_that_requests_wait_for() {
+    let mut config = config();
+    config["revocation"] = feed_config()["revocation"].clone();
+    config["limits"] = json!({"max_inflight_callouts": 1});
+    let mut flow = with_feed_and(&config, &json!([]));
+    flow.advance(2 * SECOND);
+    poll(&mut flow, "auth");
+    let token = flow.token();
+    assert_eq!(flow.get("/x", &token).1, Disposition::Pause);
+    assert_eq!(flow.call().request.cluster, "users");
+}
+
+#[test]
+fn an_entry_with_an_iss_means_all_tokens_of_that_issuer_those_that_it_vouches_for_too() {
+    let mut config = feed_config();
+    config["providers"]["clerk"]["introspection"] = json!({
+        "uri": "https://clerk.example/introspect", "cluster": "clerk",
+        "client_id": "gateway", "client_secret": "secret",
+    });
+    let mut flow =
+        with_feed_and(&config, &json!([{"iss": "youtube-clone-auth", "iat_before": START + 60}]));
+    let (stream, disposition) = flow.get("/x", "opaque");
+    assert_eq!(disposition, Disposition::Pause);
+    let call = flow.call();
+    let said =
+        json!({"active": true, "sub": "user_2abc", "aud": "youtube-clone-api", "iat": START});
+    let released = flow.answer(call.id, 200, &body(&said));
+    assert_eq!(denied(&only(released, stream)), Code::TokenRevoked);
+}
+
+#[test]
+fn an_entry_that_ends_with_its_token_holds_as_long_as_that_is_accepted() {
+    let entries = json!([{"jti": "t-1", "exp": START + 3_600}]);
+    let mut flow = with_feed(&entries);
+    let token = flow.key.token(&rich_claims());
+    flow.advance(3_590 * SECOND);
+    for _ in 0..19 {
+        next_list(&mut flow, &feed(&entries));
+        assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked, "{:?}", flow.now);
+    }
+    next_list(&mut flow, &feed(&entries));
+    assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenExpired, "its clock skew is over");
+}
+
+#[test]
+fn a_record_that_an_entry_made_old_stays_old_when_the_entry_ends() {
+    for gone in [false, true] {
+        let mut config = config();
+        config["revocation"] = feed_config()["revocation"].clone();
+        let mut flow = with_feed_and(&config, &json!([]));
+        let token = flow.token();
+        let mut admin = record();
+        admin["role"] = json!("ADMIN");
+        forwarded(flow.whole("/admin", &token, &admin));
+        // The role is taken away; tokens live for a minute, and so does the entry.
+        let entries = json!([{"sub": "user_2abc", "iat_before": START + 2, "exp": START + 62}]);
+        next_list(&mut flow, &feed(&entries));
+        flow.advance(60 * SECOND);
+        let entries = if gone { json!([]) } else { entries };
+        next_list(&mut flow, &feed(&entries));
+        let mut new = claims();
+        new["iat"] = json!(START + 63);
+        let new = flow.key.token(&new);
+        assert_eq!(flow.get("/admin", &new).1, Disposition::Pause, "the old record is forgotten");
+    }
+}
+
+#[test]
+fn an_entry_with_a_sub_forgets_the_user_whatever_else_it_names() {
+    for entry in [
+        json!({"jti": "t-9", "sub": "user_2abc"}),
+        json!({"sid": "s-9", "sub": "user_2abc"}),
+        json!({"kid": "k9", "sub": "user_2abc"}),
+    ] {
+        let mut config = config();
+        config["revocation"] = feed_config()["revocation"].clone();
+        let mut flow = with_feed_and(&config, &json!([]));
+        let token = flow.token();
+        forwarded(flow.whole("/x", &token, &record()));
+        next_list(&mut flow, &feed(&json!([entry])));
+        assert_eq!(flow.get("/x", &token).1, Disposition::Pause, "{entry}");
+        // Once: the same list again purges nothing.
+        let call = flow.call();
+        assert_eq!(flow.answer(call.id, 200, &body(&record())).len(), 1);
+        next_list(&mut flow, &feed(&json!([entry])));
+        forwarded(flow.get("/x", &token).1);
+    }
+}
+
+#[test]
+fn a_worker_that_starts_after_the_entry_ended_takes_no_record_from_before_it() {
+    let data = SharedData::default();
+    let mut config = config();
+    config["revocation"] = feed_config()["revocation"].clone();
+    let mut flows = workers(&config, 2, &data);
+    let serve = |flow: &mut Flow, entries: &Value| {
+        flow.tick();
+        while let Some(call) = flow.worker.next_call() {
+            let answer = match call.request.cluster.as_str() {
+                "clerk" => jwks(&[&flow.key]),
+                _ => body(&feed(entries)),
+            };
+            flow.answer(call.id, 200, &answer);
+        }
+    };
+    serve(&mut flows[0], &json!([]));
+    let token = flows[0].token();
+    forwarded(flows[0].whole("/x", &token, &record()));
+    for entries in [json!([{"sub": "user_2abc", "iat_before": START - 9}]), json!([])] {
+        flows[0].advance(2 * SECOND);
+        serve(&mut flows[0], &entries);
+    }
+    let mut late = flows.remove(1);
+    late.now = flows[0].now;
+    late.tick();
+    late.wake();
+    assert_eq!(late.get("/x", &token).1, Disposition::Pause);
+    assert_eq!(late.call().request.cluster, "users");
 }

@@ -354,3 +354,59 @@ fn whatever_moment_another_worker_answers_in_nobody_asks_twice_and_nobody_waits_
     }
     assert!((1..12).contains(&served_at_once), "both ways were gone: {served_at_once}");
 }
+
+#[test]
+fn a_turn_is_respected_by_a_worker_that_read_the_clock_a_moment_before_it_was_taken() {
+    let mut flows = ready_workers(&config(), 2, &SharedData::default());
+    let token = flows[0].token();
+    flows[0].advance(Duration::from_millis(1));
+    assert_eq!(flows[0].get("/x", &token).1, Disposition::Pause);
+    flows[0].call();
+    assert_eq!(flows[1].get("/x", &token).1, Disposition::Pause);
+    flows[1].no_call();
+}
+
+#[test]
+fn an_answer_to_an_older_question_takes_the_place_of_no_younger_record() {
+    let data = SharedData::default();
+    let mut flows = ready_workers(&config(), 2, &data);
+    let (streams, leader, call) = first_requests(&mut flows);
+    let other = 1 - leader;
+    advance(&mut flows, ALMOST_THE_LEASE + MILLISECOND);
+    assert!(flows[other].tick().is_empty());
+    let second = flows[other].call();
+    forwarded(only(flows[other].answer(second.id, 200, &body(&record())), streams[other]));
+    // The first leader's thread was blocked; what it was told is from before.
+    let mut admin = record();
+    admin["role"] = json!("ADMIN");
+    flows[leader].answer(call.id, 200, &body(&admin));
+    let token = flows[0].token();
+    let mut late = ready_workers(&config(), 3, &data).remove(2);
+    late.now = flows[0].now;
+    let edits = forwarded(late.get("/x", &token).1);
+    assert!(edits.contains(&set("x-user-role", "USER")), "{edits:?}");
+}
+
+#[test]
+fn a_record_that_became_too_long_to_share_leaves_no_older_one_to_stand_in() {
+    let mut config = config();
+    config["user"]["lookup"]["cache"] = json!({"stale_if_error": "15m"});
+    config["user"]["active"] = json!({"field": "/status", "equals": "ACTIVE"});
+    let data = SharedData::default();
+    let mut flows = ready_workers(&config, 2, &data);
+    let token = flows[0].token();
+    let mut user = record();
+    user["status"] = json!("ACTIVE");
+    forwarded(flows[0].whole("/x", &token, &user));
+    forwarded(flows[1].get("/x", &token).1);
+    advance(&mut flows, Duration::from_secs(301));
+    user["status"] = json!("DISABLED");
+    user["about"] = json!("x".repeat(20_000));
+    assert_eq!(denied(&flows[0].whole("/x", &token, &user)), Code::UserDisabled);
+    let mut late = ready_workers(&config, 3, &data).remove(2);
+    late.now = flows[0].now;
+    let (stream, _) = late.get("/x", &token);
+    let call = late.call();
+    let released = late.fail_for_good(call.id, Failure::Broken);
+    assert_eq!(denied(&only(released, stream)), Code::UserLookupUnavailable);
+}

@@ -294,6 +294,20 @@ impl Board for SharedData {
 }
 
 impl SharedData {
+    /// The slots with this in their names, as they are.
+    pub fn copy(&self, part: &str) -> Vec<(String, Vec<u8>)> {
+        let slots = self.0.borrow();
+        let named = slots.now.iter().filter(|(name, _)| name.contains(part));
+        named.map(|(name, (bytes, _))| (name.clone(), bytes.clone())).collect()
+    }
+
+    /// Writes what once stood there, as another plugin could.
+    pub fn put_back(&self, slots: &[(String, Vec<u8>)]) {
+        for (slot, bytes) in slots {
+            assert!(self.write(slot, bytes, None));
+        }
+    }
+
     /// Overwrites every slot.
     pub fn fill(&self, bytes: &[u8]) {
         for (slot, _) in self.0.borrow_mut().now.values_mut() {
