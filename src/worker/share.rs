@@ -279,9 +279,14 @@ impl Worker {
                     .iter()
                     .map(|(name, value)| (name.as_str(), value.reveal()))
                     .collect();
-                let Terms { max_entries, clock_skew, record_life: _ } = Terms::of(config);
-                let bytes = config.limits.max_feed_bytes;
-                let terms = json!([millis(feed.timeout), bytes, max_entries, millis(clock_skew)]);
+                let Terms { max_entries, clock_skew, record_life } = Terms::of(config);
+                let terms = json!([
+                    millis(feed.timeout),
+                    config.limits.max_feed_bytes,
+                    max_entries,
+                    millis(clock_skew),
+                    millis(record_life),
+                ]);
                 ("feed", json!([feed.cluster.as_str(), feed.uri.to_string(), headers, terms]))
             }
             CallKey::Introspection(_)

@@ -1001,3 +1001,39 @@ fn a_worker_that_starts_after_the_entry_ended_takes_no_record_from_before_it() {
     assert_eq!(late.get("/x", &token).1, Disposition::Pause);
     assert_eq!(late.call().request.cluster, "users");
 }
+
+#[test]
+fn a_filter_that_keeps_no_records_voids_none_for_one_that_does() {
+    let data = SharedData::default();
+    let mut keeps = config();
+    keeps["revocation"] = feed_config()["revocation"].clone();
+    let mut flows =
+        [workers(&feed_config(), 1, &data).remove(0), workers(&keeps, 2, &data).remove(1)];
+    let serve = |flow: &mut Flow, entries: &Value| {
+        flow.tick();
+        while let Some(call) = flow.worker.next_call() {
+            let answer = match call.request.cluster.as_str() {
+                "clerk" => jwks(&[&flow.key]),
+                _ => body(&feed(entries)),
+            };
+            flow.answer(call.id, 200, &answer);
+        }
+        flow.wake();
+    };
+    for flow in &mut flows {
+        serve(flow, &json!([]));
+    }
+    let token = flows[1].token();
+    forwarded(flows[1].whole("/x", &token, &record()));
+    // The other one hears of both entries, one after the other, before this one looks.
+    let mut entries = json!([]);
+    for sub in ["user_2abc", "user_2def"] {
+        entries.as_array_mut().unwrap().push(json!({"sub": sub, "iat_before": START - 9}));
+        for flow in &mut flows {
+            flow.advance(2 * SECOND);
+        }
+        serve(&mut flows[0], &entries);
+    }
+    serve(&mut flows[1], &entries);
+    assert_eq!(flows[1].get("/x", &token).1, Disposition::Pause);
+}
