@@ -1,6 +1,7 @@
 //! What was revoked before its time: by a feed, which counts how often the process polls it, and by a
 //! blacklist in a real Redis, which counts how often it is asked.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -209,25 +210,33 @@ fn an_entry_with_a_sub_has_the_users_record_asked_for_anew() {
 #[test]
 fn an_answer_that_was_under_way_when_the_entry_came_is_asked_for_again() {
     let feed = Feed::start();
-    let bed = revoking(2, &feed.server)
+    let answers = AtomicUsize::new(0);
+    let users = Server::start(move |_: &Seen| {
+        let first = answers.fetch_add(1, Ordering::Relaxed) == 0;
+        let role = if first { "BEFORE" } else { "AFTER" };
+        Answer::json(200, &json!({"id": "u-1001", "role": role}))
+    });
+    users.behave(Behavior::Hold);
+    let bed = revoking(4, &feed.server)
+        .with_cluster("users", users.address())
         .filter_config(patient_lookup)
-        .users(|users| users.behave(Behavior::Hold))
         .start();
-    let pending = begin_all(&request(&bed, seed_claims("user_2abc")), 8);
-    let refused = begin_all(&request(&bed, claims_with("jti", json!("j-1"))), 8);
-    wait_until("all are held", || active(&bed) == 16);
+    let pending = begin_all(&request(&bed, seed_claims("user_2abc")), 32);
+    let refused = begin_all(&request(&bed, claims_with("jti", json!("j-1"))), 32);
+    wait_until("all are held", || active(&bed) == 64);
     feed.publish(json!([{"sub": "user_2abc", "iat_before": now() - 50}, {"jti": "j-1"}]));
-    assert_eq!(bed.users.requests(), 1);
-    // What is held is answered as it was when it was asked.
-    bed.users.behave(Behavior::Answer(Answer::json(200, &json!({"id": "u-1001", "role": "OLD"}))));
-    bed.users.wait_for_requests(2, LONG);
-    bed.users.behave(Behavior::Serve);
+    assert_eq!(users.requests(), 1);
+    users.release();
     for pending in refused {
         assert_denied(&pending.finish(), 401, "token_revoked");
     }
     for pending in pending {
         assert_eq!(pending.finish().status, 200);
     }
+    for seen in bed.upstream.take() {
+        assert_eq!(seen.header("x-user-role"), Some(&b"AFTER"[..]));
+    }
+    assert_eq!(users.requests(), 2);
     bed.no_traps();
 }
 

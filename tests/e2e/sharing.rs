@@ -69,6 +69,27 @@ fn what_one_worker_was_told_of_a_user_all_workers_know() {
 }
 
 #[test]
+fn workers_that_wait_for_another_ones_answer_are_woken_by_it() {
+    let bed = sharing(4).filter_config(patient_lookup).start();
+    assert_serves(&bed);
+    let waited = ["user_1", "user_2", "user_3", "user_4", "user_5"].map(|user| {
+        bed.users.behave(Behavior::Hold);
+        let pending = begin_all(&bed.get("/api/comments").bearer(&token_of(&bed, user)), 32);
+        wait_until("all are held", || active(&bed) == 32);
+        let released = Instant::now();
+        bed.users.release();
+        for pending in pending {
+            assert_denied(&pending.finish(), 403, "user_unknown");
+        }
+        released.elapsed()
+    });
+    // Their clocks tick every 100 ms. One round at least was not held up by a busy machine.
+    assert!(waited.iter().min() < Some(&Duration::from_millis(25)), "{waited:?}");
+    assert_eq!(bed.users.requests(), 6);
+    bed.no_traps();
+}
+
+#[test]
 fn a_shared_record_is_forgotten_by_all_workers_when_its_ttl_ends() {
     let bed = sharing(4)
         .filter_config(|config| {

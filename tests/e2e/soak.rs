@@ -6,10 +6,9 @@ use harness::client::Request;
 use harness::idp::seed_claims;
 use harness::load::Load;
 use harness::server::{Answer, Seen, Server};
-use harness::testbed::Testbed;
 use serde_json::json;
 
-use crate::support::patient_lookup;
+use crate::support::{patient_lookup, sharing};
 
 /// How many tokens to go through; [`DEFAULT_TOKENS`] unless set. A million takes about twelve minutes on two
 /// cores.
@@ -49,8 +48,7 @@ fn distinct_users_without_end_leave_envoys_memory_flat() {
             Answer::problem(500, "this is somebody else")
         }
     });
-    let bed = Testbed::gateway()
-        .concurrency(2)
+    let bed = sharing(2)
         .with_cluster("users", users.address())
         .with_cluster("videos", upstream.address())
         .component_log_level("wasm:info")
