@@ -58,7 +58,7 @@ impl Place {
 }
 
 /// The last answer, as it was posted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Posted {
     /// When it came.
     pub at: UnixTime,
@@ -66,6 +66,13 @@ pub struct Posted {
     pub max_age: Option<Duration>,
     /// The answer.
     pub body: Vec<u8>,
+}
+
+/// Without the body, which may be a user's record.
+impl fmt::Debug for Posted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Posted({} bytes at {})", self.body.len(), self.at.as_millis())
+    }
 }
 
 /// Why asking brought nothing.

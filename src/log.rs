@@ -45,7 +45,8 @@ impl Log {
     /// by the config, so there are few.
     pub fn warn(&mut self, dependency: &str, line: &str, now: UnixTime) {
         let left_out = match self.warned.get_mut(dependency) {
-            Some(warned) if now < warned.at.after(QUIET) => {
+            // One from the future is of a clock that was set back since.
+            Some(warned) if warned.at <= now && now < warned.at.after(QUIET) => {
                 warned.left_out = warned.left_out.saturating_add(1);
                 return;
             }
@@ -84,5 +85,7 @@ mod tests {
             ["users: down", "users: down (and 2 times since the last warning)", "clerk: down"]
         );
         assert!(log.take().is_empty());
+        log.warn("users", "down", at(5));
+        assert_eq!(log.take().len(), 1, "a clock that was set back silences nothing");
     }
 }

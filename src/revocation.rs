@@ -21,8 +21,8 @@ use crate::token::claims::NumericDate;
 /// Most entries that name none of `jti`, `sid`, `sub` and `kid`: every token is held against each.
 pub const MAX_UNNAMED: usize = 256;
 
-/// One thing that is revoked: every token for which all of it holds.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+/// One thing that is revoked: every token for which all of it holds. It does not print: it names a user.
+#[derive(Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Entry {
     /// The token's `iss`.
@@ -52,6 +52,12 @@ pub struct Entry {
     /// For those who read the feed. It means nothing here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Entry")
+    }
 }
 
 /// Why a list of entries is no use. An entry that is left out could be the one that matters, so the
@@ -278,9 +284,18 @@ impl Known {
             && is(sub, "sub")
             && kid.as_deref().is_none_or(|kid| token.kid() == Some(kid))
             && self.issued_before.is_none_or(|date| claims.issued_before(date))
-            && self
-                .matches
-                .iter()
-                .all(|(pointer, value)| pointer.find(claims.members()) == Some(value))
+            && self.matches.iter().all(|(pointer, value)| {
+                pointer.find(claims.members()).is_some_and(|v| same(v, value))
+            })
+    }
+}
+
+/// Whether two JSON values are the same; as numbers, `1` and `1.0` are (RFC 8259 section 6).
+fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => {
+            one == other || one.as_f64() == other.as_f64()
+        }
+        (one, other) => one == other,
     }
 }

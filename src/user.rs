@@ -88,9 +88,15 @@ impl UserKey {
     }
 }
 
-/// A user's record: a JSON object.
-#[derive(Debug, Clone, PartialEq)]
+/// A user's record: a JSON object. It does not print.
+#[derive(Clone, PartialEq)]
 pub struct UserRecord(Map<String, Value>);
+
+impl fmt::Debug for UserRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UserRecord({} members)", self.0.len())
+    }
+}
 
 impl UserRecord {
     /// The record whose fields are `members`.

@@ -169,6 +169,15 @@ fn single_mistakes_are_told_by_path() {
             "user.lookup.redis: needs `sharing: {key: ...}`, the same in all proxies: records in Redis are signed with it",
         ),
         (
+            {
+                let mut config = with("/sharing", json!({"key": "sixteen random bytes"}));
+                config["user"]["lookup"]["redis"] = json!({"cluster": "webdis"});
+                config["user"]["lookup"]["cache"] = json!({"ttl": "500ms"});
+                config
+            },
+            "user.lookup.cache.ttl: must be 1s or more with `redis`, which counts in seconds, or nothing would be stored there",
+        ),
+        (
             with("/revocation", json!({"redis": {"cluster": "webdis", "keys": ["revoked"]}})),
             "revocation.redis.keys[0]: `revoked` names no claim, write a key such as `revoked:{jti}` or `revoked:user:{sub}`",
         ),

@@ -71,6 +71,8 @@ pub enum FeedError {
     NoAnswer(Failure),
     /// Its status is none that a feed answers with.
     Status(u16),
+    /// It cannot tell what came since the last poll; the next one asks for all.
+    Since,
     /// Its body is not `{"v": 1, "entries": [...]}`; the text says what is wrong and quotes no value.
     NotAFeed,
     /// An entry cannot be understood.
@@ -82,6 +84,7 @@ impl fmt::Display for FeedError {
         match self {
             Self::NoAnswer(failure) => failure.fmt(f),
             Self::Status(status) => write!(f, "it answered with status {status}"),
+            Self::Since => f.write_str("it cannot tell what came since, all of it is asked for"),
             Self::NotAFeed => {
                 f.write_str("its answer is not a feed: `{\"v\": 1, \"entries\": [...]}`, see the documentation for what an entry may have")
             }
@@ -104,8 +107,28 @@ struct Document {
 #[derive(Deserialize, Serialize)]
 struct State {
     entries: Vec<Entry>,
-    bookmark: Bookmark,
     renewals: Renewals,
+}
+
+/// What workers tell each other of every poll: which list the feed vouched for.
+#[derive(Deserialize, Serialize)]
+pub struct Pulse {
+    list: u64,
+    bookmark: Bookmark,
+}
+
+impl Pulse {
+    /// From bytes.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        document(bytes).ok()
+    }
+
+    /// The time under which the list was posted.
+    #[must_use]
+    pub fn list(&self) -> UnixTime {
+        UnixTime::from_millis(self.list)
+    }
 }
 
 impl Default for Feed {
@@ -224,6 +247,7 @@ impl Feed {
                 {
                     held.bookmark = Bookmark::default();
                     self.poll = Poll::Idle { next: now };
+                    return Err(FeedError::Since);
                 }
                 Err(FeedError::Status(410))
             }
@@ -246,9 +270,7 @@ impl Feed {
             entries.extend(known);
         }
         let list = Revocations::new(entries, terms, now).map_err(FeedError::Entry)?;
-        let changed = self.held.as_ref().is_none_or(|held| {
-            held.bookmark != bookmark || !held.list.entries().eq(list.entries())
-        });
+        let changed = self.held.as_ref().is_none_or(|held| !held.list.entries().eq(list.entries()));
         let mut renewals = self.renewals.clone();
         renewals.renew(list.new_subjects(before), now);
         renewals.tidy(terms.record_life, terms.max_entries, now);
@@ -268,23 +290,29 @@ impl Feed {
     }
 
     /// Notes that another worker was told at `confirmed` that nothing has changed.
-    pub fn confirmed(&mut self, config: &Config, confirmed: UnixTime) {
+    pub fn confirmed(&mut self, config: &Config, pulse: Pulse, confirmed: UnixTime) {
         if let Some(held) = &mut self.held {
+            held.bookmark = pulse.bookmark;
             held.confirmed = held.confirmed.max(confirmed);
         }
         self.poll = Poll::Idle { next: confirmed.after(config.interval) };
     }
 
-    /// What is held, for other workers.
+    /// The list that is held, for other workers.
     #[must_use]
     pub fn state(&self) -> Option<Vec<u8>> {
-        let held = self.held.as_ref()?;
-        let entries = held.list.entries().cloned().collect();
-        let (bookmark, renewals) = (held.bookmark.clone(), self.renewals.clone());
-        serde_json::to_vec(&State { entries, bookmark, renewals }).ok()
+        let entries = self.list()?.entries().cloned().collect();
+        serde_json::to_vec(&State { entries, renewals: self.renewals.clone() }).ok()
     }
 
-    /// Takes over what another worker holds since `confirmed`.
+    /// That the feed vouched for it, for other workers. It was posted under the time `list`.
+    #[must_use]
+    pub fn pulse(&self, list: UnixTime) -> Option<Vec<u8>> {
+        let bookmark = self.held.as_ref()?.bookmark.clone();
+        serde_json::to_vec(&Pulse { list: list.as_millis(), bookmark }).ok()
+    }
+
+    /// Takes over what another worker holds, and was told at `confirmed`.
     ///
     /// # Errors
     /// Where it is no list that this one could hold. What it took, this one can take.
@@ -293,14 +321,15 @@ impl Feed {
         config: &Config,
         terms: Terms,
         state: &[u8],
+        pulse: Pulse,
         confirmed: UnixTime,
         now: UnixTime,
     ) -> Result<(), FeedError> {
-        let State { entries, bookmark, renewals } = document(state)?;
+        let State { entries, renewals } = document(state)?;
         let list = Revocations::new(entries, terms, now).map_err(FeedError::Entry)?;
         self.renewals.join(renewals);
         self.renewals.tidy(terms.record_life, terms.max_entries, now);
-        self.held = Some(Held { list, bookmark, confirmed });
+        self.held = Some(Held { list, bookmark: pulse.bookmark, confirmed });
         self.poll = Poll::Idle { next: confirmed.after(config.interval) };
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! record could be used, whether or not the entry is still there.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,12 +13,18 @@ use serde::{Deserialize, Serialize};
 use crate::time::{NUDGE, UnixTime};
 
 /// Since when records are good.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Clone, Default, Deserialize, Serialize)]
 pub struct Renewals {
     /// Of users with an entry, in milliseconds since the epoch.
     users: HashMap<String, u64>,
     /// Of all others.
     all: u64,
+}
+
+impl fmt::Debug for Renewals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Renewals({} users)", self.users.len())
+    }
 }
 
 impl Renewals {

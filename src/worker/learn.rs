@@ -13,6 +13,7 @@ use crate::redis;
 use crate::request::Outcome;
 use crate::revocation::Terms;
 use crate::revocation::blacklist::{self, Names};
+use crate::revocation::feed::FeedError;
 use crate::time::{NUDGE, UnixTime};
 use crate::token::cache::Remembered;
 use crate::token::introspection::{self, Question, Said};
@@ -174,6 +175,10 @@ impl Worker {
                     self.log_list();
                 }
                 Outcome::FeedArrived { changed }
+            }
+            Err(error @ FeedError::Since) => {
+                self.log.add(Level::Info, format!("revocation feed: {error}"));
+                Outcome::Down
             }
             Err(error) => {
                 self.log.warn("revocation feed", &error.to_string(), now);

@@ -15,6 +15,7 @@ use crate::config::{KeySource, Location};
 use crate::jwks::cache::ProviderKeys;
 use crate::request::Outcome;
 use crate::revocation::Terms;
+use crate::revocation::feed::Pulse;
 use crate::time::{UnixTime, millis};
 use crate::token::ProviderId;
 use crate::user::UserKey;
@@ -137,7 +138,8 @@ impl Worker {
             Some(at) => at,
             None => exchange.post_news(&list, None, &self.shared.feed.state()?, now).at,
         };
-        let receipt = exchange.post_news(&pulse, None, &big_endian(version), now);
+        let body = self.shared.feed.pulse(version)?;
+        let receipt = exchange.post_news(&pulse, None, &body, now);
         self.list_seen = Some(version);
         Some(receipt)
     }
@@ -185,31 +187,35 @@ impl Worker {
     }
 
     /// Takes over that the feed was heard, and its list if that is another one.
-    fn take_list(&mut self, pulse: &Posted, now: UnixTime) -> Outcome {
+    fn take_list(&mut self, posted: &Posted, now: UnixTime) -> Outcome {
         let config = Rc::clone(&self.shared.config);
         let Some(feed) = &config.revocation.feed else {
             return Outcome::Down;
         };
-        let confirmed = pulse.at.min(now);
-        if self.list_seen.map(big_endian).as_ref() == Some(&pulse.body) {
-            self.shared.feed.confirmed(feed, confirmed);
+        let confirmed = posted.at.min(now);
+        let Some(pulse) = Pulse::read(&posted.body) else {
+            self.shared.feed.not_taken(now);
+            return Outcome::Down;
+        };
+        if self.list_seen == Some(pulse.list()) {
+            self.shared.feed.confirmed(feed, pulse, confirmed);
             return Outcome::FeedArrived { changed: false };
         }
         // What was posted before the list that was confirmed is another one: put back there, perhaps.
-        let posted = self.place(&CallKey::Feed).and_then(|(exchange, place)| {
-            let posted = exchange.look(&list_place(exchange, &place), None, now)?.posted?;
-            (pulse.body <= big_endian(posted.at)).then_some(posted)
+        let list = self.place(&CallKey::Feed).and_then(|(exchange, place)| {
+            let list = exchange.look(&list_place(exchange, &place), None, now)?.posted?;
+            (pulse.list() <= list.at).then_some(list)
         });
-        let taken = posted.as_ref().is_some_and(|posted| {
-            let feed_of = &mut self.shared.feed;
-            feed_of.take_over(feed, Terms::of(&config), &posted.body, confirmed, now).is_ok()
+        let taken = list.as_ref().is_some_and(|list| {
+            let terms = Terms::of(&config);
+            self.shared.feed.take_over(feed, terms, &list.body, pulse, confirmed, now).is_ok()
         });
         if !taken {
             // It is to be had from the feed alone.
             self.shared.feed.not_taken(now);
             return Outcome::Down;
         }
-        self.list_seen = posted.map(|posted| posted.at);
+        self.list_seen = list.map(|list| list.at);
         self.log_list();
         Outcome::FeedArrived { changed: true }
     }
@@ -296,11 +302,6 @@ impl Worker {
         };
         Some((exchange, exchange.place(kind, &subject.to_string())))
     }
-}
-
-/// The version of a list, as a pulse names it: in bytes that compare as the times do.
-fn big_endian(at: UnixTime) -> Vec<u8> {
-    at.as_millis().to_be_bytes().to_vec()
 }
 
 /// Where the list itself stands. Apart from the pulse, which is written with every poll and read by every

@@ -98,8 +98,9 @@ fn what_says_nothing_about_the_user_is_not_stored() {
         assert!(stored(&mut proxy(&redis_config()), status, &answer).is_none());
     }
     let mut config = redis_config();
-    config["user"]["lookup"]["cache"] = json!({"ttl": "500ms"});
-    assert!(stored(&mut proxy(&config), 200, &record()).is_none(), "Redis counts in seconds");
+    config["user"]["lookup"]["cache"] = json!({"negative_ttl": "500ms"});
+    let store = stored(&mut proxy(&config), 404, &json!({}));
+    assert!(store.is_none(), "Redis counts in seconds");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Where the user's record comes from.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::super::names::{ClusterName, PathTemplate};
@@ -104,6 +106,13 @@ fn check_lookup(raw: raw::Lookup, at: &At<'_>, env: Environment<'_>) -> Option<L
     let stale_if_error =
         cache.field("stale_if_error").duration(stale_if_error.as_deref(), "0s", "0s", "1d");
     let max_entries = cache.field("max_entries").number(max_entries, 10_000, 2, 1_000_000);
+    if redis.as_ref().is_some_and(Option::is_some)
+        && ttl.is_some_and(|ttl| ttl < Duration::from_secs(1))
+    {
+        cache.field("ttl").problem::<()>(
+            "must be 1s or more with `redis`, which counts in seconds, or nothing would be stored there",
+        );
+    }
     let headers = headers?;
     let values: Vec<_> =
         headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
