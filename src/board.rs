@@ -107,7 +107,7 @@ pub enum News {
 /// Whose turn it is to ask.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// This worker's.
+    /// This worker's, if it wants it.
     Mine,
     /// Another's.
     Theirs(Theirs),
@@ -229,21 +229,22 @@ impl Exchange {
     }
 
     /// Takes the turn to ask until `until`, unless it is another's, or `answers` says that what was
-    /// posted will do.
+    /// posted will do. Without `until`, a turn that is nobody's is left there.
     #[must_use]
     pub fn claim(
         &self,
         place: &Place,
         now: UnixTime,
-        until: UnixTime,
+        until: Option<UnixTime>,
         answers: impl Fn(&Posted) -> bool,
     ) -> Claim {
+        let longest = until.unwrap_or_else(|| now.after(LONGEST_TURN));
         for _ in 0..TRIES {
             let (found, version) = self.find(place);
             let note = match found {
                 Found::This(note) => note,
                 // What comes of this turn cannot be shared, so it need not be noted.
-                Found::Other(note) if note.theirs(self.me, now, until).is_some() => {
+                Found::Other(note) if note.theirs(self.me, now, longest).is_some() => {
                     return Claim::Mine;
                 }
                 Found::Other(_) | Found::Nothing => Note::default(),
@@ -251,19 +252,22 @@ impl Exchange {
             if let Some(posted) = note.posted.as_ref().filter(|posted| answers(posted)) {
                 return Claim::Answered(posted.clone());
             }
-            let theirs = note.theirs(self.me, now, until);
+            let theirs = note.theirs(self.me, now, longest);
             let next = match (theirs, version) {
                 (Some(until), Some(version)) if note.watched => {
                     let last = note.posted.map(|posted| posted.at);
                     return Claim::Theirs(Theirs { place: place.clone(), until, version, last });
                 }
                 (Some(_), _) => Note { watched: true, ..note },
-                (None, _) => Note {
-                    holder: self.me,
-                    until: until.as_millis(),
-                    watched: false,
-                    failed: None,
-                    ..note
+                (None, _) => match until {
+                    Some(until) => Note {
+                        holder: self.me,
+                        until: until.as_millis(),
+                        watched: false,
+                        failed: None,
+                        ..note
+                    },
+                    None => return Claim::Mine,
                 },
             };
             if self.put(place, &next, version) && theirs.is_none() {

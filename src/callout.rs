@@ -25,6 +25,9 @@ pub const GRACE: Duration = Duration::from_millis(250);
 
 /// How long after a passing failure a call is tried once more, on average.
 const BACKOFF: Duration = Duration::from_millis(50);
+/// For each call that a worker may make, it can follow so many of the others': they cost nobody anything
+/// but memory, some 300 bytes.
+const FOLLOWED_FOR_EACH: usize = 16;
 /// What must be left of a call's time for that.
 const WORTH_TRYING: Duration = Duration::from_millis(10);
 
@@ -43,6 +46,17 @@ pub enum CallKey {
     User(UserKey),
     /// A user's record on its way to Redis. Nobody waits for that.
     Store(UserKey),
+}
+
+impl CallKey {
+    /// Whether it is what every worker holds a copy of.
+    #[must_use]
+    pub fn is_document(&self) -> bool {
+        match self {
+            Self::Jwks(_) | Self::Feed => true,
+            Self::Introspection(_) | Self::Blacklist(_) | Self::User(_) | Self::Store(_) => false,
+        }
+    }
 }
 
 /// Who is asked. What a call is for may need two answers, one after the other.
@@ -369,23 +383,34 @@ impl Calls {
     }
 
     /// Whether there is no room for a call for `key`. Fetches of keys and of the feed always have room, and
-    /// take none: there are no more than the config names. Anybody can cause introspection, which may take half of
-    /// it, and nobody waits for what is stored.
+    /// take none: there are no more than the config names. Anybody can cause introspection, which may take
+    /// half of it, and nobody waits for what is stored.
     #[must_use]
     pub fn is_full_for(&self, key: &CallKey) -> bool {
-        let under_way =
-            |counts: fn(&CallKey) -> bool| self.under_way.keys().filter(|key| counts(key)).count();
-        let counted = |key: &CallKey| !matches!(key, CallKey::Jwks(_) | CallKey::Feed);
-        let all = |limit| self.under_way.len() >= limit && under_way(counted) >= limit;
+        let all = |limit| self.count(|key| !key.is_document()) >= limit;
         let half = self.limit.div_ceil(2);
         match key {
             CallKey::Jwks(_) | CallKey::Feed => false,
             CallKey::User(_) | CallKey::Blacklist(_) => all(self.limit),
             CallKey::Introspection(_) => {
-                all(self.limit) || under_way(|key| matches!(key, CallKey::Introspection(_))) >= half
+                all(self.limit)
+                    || self.count(|key| matches!(key, CallKey::Introspection(_))) >= half
             }
             CallKey::Store(_) => all(half),
         }
+    }
+
+    /// How many calls of this worker's there are of which `counts` says yes.
+    fn count(&self, counts: impl Fn(&CallKey) -> bool) -> usize {
+        let ours = self.under_way.iter().filter(|(_, call)| matches!(call.by, By::Us { .. }));
+        ours.filter(|(key, _)| counts(key)).count()
+    }
+
+    /// Whether no more calls of other workers can be followed.
+    #[must_use]
+    pub fn follows_enough(&self) -> bool {
+        let ours = self.count(|_| true);
+        self.under_way.len().saturating_sub(ours) >= self.limit.saturating_mul(FOLLOWED_FOR_EACH)
     }
 
     /// The clock was set back by so much: no call ends later for it, and none began in the future.

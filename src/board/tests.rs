@@ -42,7 +42,7 @@ struct One {
 impl One {
     fn claim(&self, seen: Option<UnixTime>, now: u64, until: u64) -> Whose {
         let answers = |posted: &Posted| Some(posted.at) > seen;
-        match self.exchange.claim(&self.place, at(now), at(until), answers) {
+        match self.exchange.claim(&self.place, at(now), Some(at(until)), answers) {
             Claim::Mine => Whose::Mine,
             Claim::Theirs(turn) => Whose::Theirs(turn.until.as_millis()),
             Claim::Answered(posted) => Whose::Answered(posted.at.as_millis()),
@@ -153,6 +153,15 @@ fn a_failure_is_told_and_takes_no_answer_away() {
 }
 
 #[test]
+fn who_may_not_ask_waits_for_others_and_takes_no_turn() {
+    let [one, two] = workers(&Slots::default());
+    let claim = |until| two.exchange.claim(&two.place, at(11), until, |_| false);
+    assert_eq!(claim(None), Claim::Mine, "it would be, but it was left there");
+    assert_eq!(one.claim(None, 10, 20), Whose::Mine);
+    assert!(matches!(claim(None), Claim::Theirs(turn) if turn.until == at(20)));
+}
+
+#[test]
 fn a_late_failure_ends_nobody_elses_turn() {
     let [one, two] = workers(&Slots::default());
     assert_eq!(one.claim(None, 10, 20), Whose::Mine);
@@ -180,7 +189,7 @@ fn a_slot_is_looked_at_again_only_when_it_has_changed() {
     let [one, two] = workers(&Slots::default());
     assert_eq!(one.claim(None, 10, 20), Whose::Mine);
     let Claim::Theirs(Theirs { version, .. }) =
-        two.exchange.claim(&two.place, at(11), at(21), |_| false)
+        two.exchange.claim(&two.place, at(11), Some(at(21)), |_| false)
     else {
         panic!("it is one's turn");
     };

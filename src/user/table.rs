@@ -63,8 +63,8 @@ impl Seats {
         [once, again].into_iter().flatten().max_by_key(|stored| stored.fetched)
     }
 
-    /// Takes the turn to ask until `until`, unless it is another's, or there is a record that was asked
-    /// for at `since` or later.
+    /// Takes the turn to ask until `until`, where that is given, unless it is another's, or there is a
+    /// record that was asked for at `since` or later.
     #[must_use]
     pub fn claim(
         &self,
@@ -72,7 +72,7 @@ impl Seats {
         config: &Lookup,
         since: UnixTime,
         now: UnixTime,
-        until: UnixTime,
+        until: Option<UnixTime>,
     ) -> Claim {
         exchange.claim(&self.once, now, until, |posted| {
             Stored::from_bytes(&posted.body)

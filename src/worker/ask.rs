@@ -72,15 +72,18 @@ impl Worker {
 
     /// As [`Self::ask`] where no call is under way. Takes the waiters where one is then.
     fn ask_anew(&mut self, key: &CallKey, waiters: &mut Vec<StreamId>, now: UnixTime) -> Asked {
-        if !self.may_ask(key, now) {
-            return Asked::Shut;
-        }
-        if self.calls.is_full_for(key) {
-            return Asked::Full;
-        }
+        let refusal = if !self.may_ask(key, now) {
+            Some(Asked::Shut)
+        } else if self.calls.is_full_for(key) {
+            Some(Asked::Full)
+        } else {
+            None
+        };
         let patience = self.patience(key);
-        match self.take_turn(key, patience, now) {
+        match self.take_turn(key, refusal.is_none().then_some(patience), now) {
             Turn::Mine => {}
+            Turn::Theirs(_) if self.calls.follows_enough() => return Asked::Full,
+            // Another worker may know better whether the service is down.
             Turn::Theirs(turn) => {
                 let until = turn.until;
                 self.calls.follow(key, turn, std::mem::take(waiters), now);
@@ -88,6 +91,9 @@ impl Worker {
                 return self.behind(key, until, now);
             }
             Turn::Over(outcome) => return Asked::Told(outcome),
+        }
+        if let Some(refusal) = refusal {
+            return refusal;
         }
         let leg = self.first_leg(key, now);
         let Some((leg, request)) = leg.and_then(|leg| Some((leg, self.request_for(key, leg)?)))

@@ -51,10 +51,16 @@ impl Worker {
         keys.chain(feed).collect()
     }
 
-    /// Whose turn it is to ask for `key`. From now on it is this worker's, for as long as an answer may take,
-    /// unless another one has it, or has just told what came of it.
-    pub(super) fn take_turn(&mut self, key: &CallKey, patience: Duration, now: UnixTime) -> Turn {
-        let ends = now.after(patience).after(GRACE);
+    /// Whose turn it is to ask for `key`. From now on it is this worker's, for as long as an answer may take
+    /// (its `patience`, without which it asks for nothing), unless another one has it, or has just told what
+    /// came of it.
+    pub(super) fn take_turn(
+        &mut self,
+        key: &CallKey,
+        patience: Option<Duration>,
+        now: UnixTime,
+    ) -> Turn {
+        let ends = patience.map(|patience| now.after(patience).after(GRACE));
         let claim = if let CallKey::User(user) = key {
             let seats = self.shared.config.user.lookup().and_then(|lookup| {
                 let (exchange, seats) = self.shared.seats(user, lookup)?;

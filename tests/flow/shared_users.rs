@@ -410,3 +410,50 @@ fn a_record_that_became_too_long_to_share_leaves_no_older_one_to_stand_in() {
     let released = late.fail_for_good(call.id, Failure::Broken);
     assert_eq!(denied(&only(released, stream)), Code::UserLookupUnavailable);
 }
+
+#[test]
+fn a_worker_that_left_a_service_alone_waits_with_another_that_found_it_back() {
+    let mut flows = ready_workers(&config(), 2, &SharedData::default());
+    let user = |flow: &mut Flow, name: &str| {
+        let mut claims = claims();
+        claims["clerkId"] = json!(name);
+        let token = flow.key.token(&claims);
+        flow.get("/x", &token)
+    };
+    for round in 0..5 {
+        let (stream, _) = user(&mut flows[1], &format!("user_{round}"));
+        let call = flows[1].call();
+        let released = flows[1].fail_for_good(call.id, Failure::Broken);
+        assert_eq!(denied(&only(released, stream)), Code::UserLookupUnavailable);
+    }
+    assert_eq!(denied(&user(&mut flows[1], "user_x").1), Code::UserLookupUnavailable);
+    let now = flows[1].now;
+    flows[0].now = now;
+    let (first, _) = user(&mut flows[0], "user_x");
+    let call = flows[0].call();
+    let (second, disposition) = user(&mut flows[1], "user_x");
+    assert_eq!(disposition, Disposition::Pause, "it is the other one's turn");
+    flows[1].no_call();
+    forwarded(only(flows[0].answer(call.id, 200, &body(&record())), first));
+    forwarded(only(flows[1].wake(), second));
+    assert_eq!(denied(&user(&mut flows[1], "user_y").1), Code::UserLookupUnavailable);
+}
+
+#[test]
+fn what_others_ask_for_takes_no_room_from_a_workers_own_calls() {
+    let mut config = config();
+    config["limits"] = json!({"max_inflight_callouts": 1});
+    let mut flows = ready_workers(&config, 2, &SharedData::default());
+    let user = |flow: &mut Flow, name: &str| {
+        let mut claims = claims();
+        claims["clerkId"] = json!(name);
+        let token = flow.key.token(&claims);
+        flow.get("/x", &token).1
+    };
+    assert_eq!(user(&mut flows[0], "a"), Disposition::Pause);
+    assert_eq!(user(&mut flows[1], "a"), Disposition::Pause, "it follows");
+    assert_eq!(user(&mut flows[1], "b"), Disposition::Pause, "it asks");
+    assert_eq!(user(&mut flows[0], "b"), Disposition::Pause, "though it may ask for nothing more");
+    assert_eq!(denied(&user(&mut flows[0], "c")), Code::Overloaded);
+    assert_eq!(denied(&user(&mut flows[1], "c")), Code::Overloaded);
+}
