@@ -23,6 +23,7 @@ mod install;
 pub mod load;
 pub mod module;
 pub mod oidc;
+pub mod pki;
 pub mod process;
 pub mod redis;
 pub mod server;
