@@ -21,6 +21,7 @@ pub mod envoy;
 pub mod idp;
 mod install;
 pub mod load;
+pub mod mesh;
 pub mod module;
 pub mod oidc;
 pub mod pki;
