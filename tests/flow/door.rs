@@ -457,11 +457,9 @@ fn of_several_forwarded_certificates_the_nearest_hops_counts() {
     let [gateway, batch] = [GATEWAY, BATCH].map(|id| format!("URI={id}").into_bytes());
     let header = "x-forwarded-client-cert";
     for (sent, believed) in [([&gateway, &batch], false), ([&batch, &gateway], true)] {
-        let mut headers = CONTEXT.to_vec();
-        let certificates = sent.map(|value| (header, value.clone()));
-        let mut all: Vec<(&str, &[u8])> = headers.drain(..).collect();
-        all.extend(certificates.iter().map(|(name, value)| (*name, value.as_slice())));
-        let disposition = send(&mut flow, "/x", &all);
+        let certificates = sent.map(|value| (header, value.as_slice()));
+        let headers: Vec<(&str, &[u8])> = CONTEXT.into_iter().chain(certificates).collect();
+        let disposition = send(&mut flow, "/x", &headers);
         assert_eq!(matches!(disposition, Disposition::Forward(_)), believed);
     }
 }
