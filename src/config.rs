@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::boundary::peer::{PeerName, SpiffePattern};
 use crate::headers::ManagedHeaders;
 use crate::jwks::KeySet;
 use crate::rules::Rules;
 use crate::signature::Preference;
+use crate::token::ProviderId;
 use crate::token::algorithm::Algorithm;
 use names::{Authority, ClusterName, HeaderName, HttpUri, JsonPointer, KeyTemplate, PathTemplate};
 
@@ -85,6 +87,8 @@ impl fmt::Debug for Secret {
 /// A checked config.
 #[derive(Debug)]
 pub struct Config {
+    /// Where in the mesh this filter stands.
+    pub mode: Mode,
     /// Who may issue tokens, in the order of their names.
     pub providers: Vec<Provider>,
     /// Where the user's record comes from.
@@ -103,11 +107,94 @@ pub struct Config {
     pub limits: Limits,
 }
 
+/// Where in the mesh a filter stands.
+#[derive(Debug)]
+pub enum Mode {
+    /// At the edge, where clients come in.
+    Gateway,
+    /// At a service's door, where other services come in.
+    Service(Box<Boundary>),
+}
+
+impl Mode {
+    /// Its word in the config.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Service(_) => "service",
+        }
+    }
+}
+
+/// Who may say who the user is, at a service's door.
+#[derive(Debug)]
+pub struct Boundary {
+    /// The service's own name.
+    pub service: String,
+    /// Hops that are known by their certificates; the first that fits holds.
+    pub peers: Vec<PeerRule>,
+    /// How services prove by a token who they are.
+    pub service_tokens: Option<ServiceTokens>,
+    /// Hops that may speak for others, in `x-forwarded-client-cert`.
+    pub forwarders: Vec<SpiffePattern>,
+    /// Whether the hop's identity is told by Istio's ambient mode, not by the connection's certificate.
+    pub ambient: bool,
+    /// What becomes of requests of hops that may not say who the user is.
+    pub otherwise: Otherwise,
+}
+
+/// A hop that is known by its certificate.
+#[derive(Debug)]
+pub struct PeerRule {
+    /// The identities that it is for.
+    pub pattern: SpiffePattern,
+    /// The service that it is.
+    pub service_name: Option<PeerName>,
+    /// Whether it may say who the user is.
+    pub may_assert_user: bool,
+}
+
+/// How services prove by a token who they are.
+#[derive(Debug)]
+pub struct ServiceTokens {
+    /// Who issues these tokens.
+    pub provider: ProviderId,
+    /// What such a token must allow, all of it.
+    pub permissions: Vec<String>,
+    /// Whether who has one may say who the user is.
+    pub may_assert_user: bool,
+    /// Whether its `sub` must be the service that the hop's certificate names, where there is one.
+    pub bind_to_peer: bool,
+}
+
+/// What becomes of requests of hops that may not say who the user is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Otherwise {
+    /// The user's token is verified here.
+    Authenticate,
+    /// They are refused.
+    Reject,
+    /// They go on without a user.
+    Strip,
+}
+
+/// Whom a provider's tokens speak of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// Users.
+    User,
+    /// Services: their claim `type` is `service`.
+    Service,
+}
+
 /// Who issues tokens, and how they are checked.
 #[derive(Debug)]
 pub struct Provider {
     /// The key in `providers`; names it in logs and metrics.
     pub name: String,
+    /// Whom its tokens speak of.
+    pub kind: TokenKind,
     /// What `iss` must be, byte for byte.
     pub issuer: String,
     /// What `aud` must name one of; `None` where any will do.

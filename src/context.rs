@@ -7,6 +7,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::boundary::AssertedContext;
 use crate::config::names::{HeaderName, is_header_value};
 use crate::config::{Context, ContextHeader, ValueSource};
 use crate::token::claims::Claims;
@@ -41,6 +42,14 @@ impl UserContext {
             .map(|header| Ok((header.name.clone(), value(header, claims, record)?)))
             .collect::<Result<Vec<_>, ContextError>>()
             .map(Self)
+    }
+
+    /// The context that a hop asserted which may do so.
+    #[must_use]
+    pub fn asserted(config: &Context, asserted: &AssertedContext) -> Self {
+        let value = |name: &HeaderName| asserted.value(name.as_str()).map(str::to_owned);
+        let headers = config.headers.iter();
+        Self(headers.map(|header| (header.name.clone(), value(&header.name))).collect())
     }
 
     /// The context of a request without a user: every header unset.

@@ -42,6 +42,10 @@ pub enum Code {
     RoleRequired,
     /// The user lacks a permission.
     PermissionRequired,
+    /// The hop is not who it says it is, or may not say what it says.
+    UntrustedPeer,
+    /// A service must have proved who it is.
+    ServiceRequired,
     /// The issuer's keys cannot be had.
     KeysUnavailable,
     /// The issuer cannot be asked about the token.
@@ -60,7 +64,7 @@ pub enum Code {
 
 impl Code {
     /// Every code there is.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::TokenMissing,
         Self::TokenMalformed,
         Self::AlgorithmNotAllowed,
@@ -78,6 +82,8 @@ impl Code {
         Self::UserDisabled,
         Self::RoleRequired,
         Self::PermissionRequired,
+        Self::UntrustedPeer,
+        Self::ServiceRequired,
         Self::KeysUnavailable,
         Self::IntrospectionUnavailable,
         Self::RevocationUnavailable,
@@ -108,6 +114,8 @@ impl Code {
             Self::UserDisabled => Row("user_disabled", 403, None, "the user is not active"),
             Self::RoleRequired => Row("role_required", 403, None, "the user does not have a role that this path requires"),
             Self::PermissionRequired => Row("permission_required", 403, InsufficientScope, "the user does not have a permission that this path requires"),
+            Self::UntrustedPeer => Row("untrusted_peer", 403, None, "the caller is not trusted to say what it says"),
+            Self::ServiceRequired => Row("service_required", 403, None, "this path is for services that prove who they are"),
             Self::KeysUnavailable => Row("keys_unavailable", 503, TryLater, "the issuer's keys cannot be fetched at present"),
             Self::IntrospectionUnavailable => Row("introspection_unavailable", 503, TryLater, "the issuer cannot be asked about the token at present"),
             Self::RevocationUnavailable => Row("revocation_unavailable", 503, TryLater, "it cannot be known at present whether the token is revoked"),

@@ -102,7 +102,10 @@ pub fn canonical(name: &str) -> String {
 /// The head of a request from which everything a client may not say is gone.
 /// [`Stripped::strip`] is its only origin, and all that is decided is decided on it.
 #[derive(Debug)]
-pub struct Stripped(Vec<Field>);
+pub struct Stripped {
+    rest: Vec<Field>,
+    asserted: Vec<Field>,
+}
 
 impl Stripped {
     /// Takes the managed fields out of `head`. The edits do the same to the request itself and are
@@ -110,13 +113,20 @@ impl Stripped {
     #[must_use]
     pub fn strip(head: Vec<Field>, managed: &ManagedHeaders) -> (Vec<Edit>, Self) {
         let edits = managed.removals(&head).collect();
-        let rest = head.into_iter().filter(|field| !managed.covers(&field.name)).collect();
-        (edits, Self(rest))
+        let (asserted, rest) = head.into_iter().partition(|field| managed.covers(&field.name));
+        (edits, Self { rest, asserted })
+    }
+
+    /// What was taken out: the words of whoever sent it, for [`crate::boundary`] to weigh. Nobody else
+    /// looks at them.
+    #[must_use]
+    pub fn asserted(&self) -> &[Field] {
+        &self.asserted
     }
 
     /// What is left, in order.
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
-        self.0.iter()
+        self.rest.iter()
     }
 
     /// The value of the first field called `name`.

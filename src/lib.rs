@@ -30,6 +30,7 @@ pub mod signature;
 pub mod revocation;
 pub mod user;
 
+pub mod boundary;
 pub mod context;
 pub mod denial;
 

@@ -5,13 +5,21 @@
 //!       -> (AwaitUser) -> known user -> rule -> Forward
 //! ```
 //!
+//! At a service's door ([`door`]) comes before that who the hop is: by its certificate, by its service token,
+//! which goes the same way up to `not revoked`. Where it may say who the user is, the way ends there.
+//!
 //! What each step finds wanting ends in [`Step::Deny`], and nothing else does not end in
 //! [`Step::Forward`], whose edits need a [`Permit`].
 
+mod door;
+
+use std::borrow::Cow;
 use std::rc::Rc;
 
+use crate::boundary::SERVICE_NAME;
+use crate::boundary::peer::Hop;
 use crate::callout::CallKey;
-use crate::config::{Config, OnUnavailable, UserSource};
+use crate::config::{Config, Mode, OnUnavailable, Provider, TokenKind, UserSource};
 use crate::context::{ContextError, UserContext, texts};
 use crate::denial::{Code, Denial};
 use crate::headers::{Edit, Stripped, context_edits};
@@ -27,6 +35,7 @@ use crate::user::cache::Cached;
 use crate::user::stored::Stored;
 use crate::user::{Known, UserKey, UserRecord};
 use crate::worker::{Shared, Verdict};
+use door::Door;
 
 /// What is to be done with a request.
 #[must_use]
@@ -82,8 +91,8 @@ pub enum Outcome {
     Senseless,
 }
 
-/// Leave to cross the boundary, for a user or for nobody. `admitted` and `without_user` are its
-/// only origins, and no context edit is made without it.
+/// Leave to cross the boundary, for a user or for nobody. `admitted`, `without_user` and, at a service's
+/// door, `asserted` are its only origins, and no context edit is made without it.
 #[derive(Debug)]
 pub struct Permit(());
 
@@ -97,10 +106,21 @@ struct Facts {
     /// Whether the upstream is to be told the id: the client sent none, or a bad one.
     new_request_id: bool,
     grpc: bool,
+    /// The service that proved to be the caller.
+    service: Option<String>,
 }
 
-/// Takes a request up whose client-sent context is gone.
-pub fn begin(head: &Stripped, shared: &mut Shared, now: UnixTime) -> Step {
+/// What a verified token is good for.
+#[derive(Debug)]
+enum Goal {
+    /// It says who the user is.
+    User,
+    /// It says which service calls.
+    Door(Box<Door>),
+}
+
+/// Takes a request up whose client-sent context is gone. `hop` is where it came from.
+pub fn begin(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> Step {
     let facts = Facts::of(head, shared);
     match facts.demand.level {
         Level::Anonymous => return without_user(facts, shared),
@@ -108,19 +128,48 @@ pub fn begin(head: &Stripped, shared: &mut Shared, now: UnixTime) -> Step {
         Level::Optional | Level::User => {}
     }
     let config = Rc::clone(&shared.config);
-    let text = match (extract::find(head, &config.providers), facts.demand.level) {
+    match &config.mode {
+        Mode::Gateway => {
+            let stands_in = |id: ProviderId, text: &[u8]| {
+                let provider = id.pick(&config.providers);
+                provider.is_some_and(|p| extract::stands_in(head, &p.places, text))
+            };
+            let found = extract::find(head, of_kind(&config, TokenKind::User));
+            present(facts, found, &stands_in, shared, now)
+        }
+        Mode::Service(boundary) => door::arrive(facts, head, hop, boundary, shared, now),
+    }
+}
+
+fn of_kind(config: &Config, kind: TokenKind) -> impl Iterator<Item = &Provider> {
+    config.providers.iter().filter(move |provider| provider.kind == kind)
+}
+
+fn is_of_kind(config: &Config, id: ProviderId, kind: TokenKind) -> bool {
+    id.pick(&config.providers).is_some_and(|provider| provider.kind == kind)
+}
+
+/// Takes the user's token up, if there is one. `stands_in` says whether a text stands in a place of a
+/// provider's: its tokens count nowhere else.
+fn present(
+    facts: Facts,
+    found: Result<Option<Cow<'_, [u8]>>, TokenError>,
+    stands_in: &dyn Fn(ProviderId, &[u8]) -> bool,
+    shared: &mut Shared,
+    now: UnixTime,
+) -> Step {
+    let config = Rc::clone(&shared.config);
+    let text = match (found, facts.demand.level) {
         (Ok(Some(text)), _) => text,
         (Ok(None), Level::Optional | Level::Anonymous) => return without_user(facts, shared),
         (Ok(None), Level::User | Level::Nobody) => return facts.refuse(Code::TokenMissing),
         (Err(error), _) => return facts.refuse_token(error),
     };
-    let own_place = |id: ProviderId| {
-        id.pick(&config.providers)
-            .is_some_and(|provider| extract::stands_in(head, &provider.places, &text))
-    };
+    let own_place =
+        |id: ProviderId| is_of_kind(&config, id, TokenKind::User) && stands_in(id, &text);
     if let Some(remembered) = shared.remembered(&text, now) {
         return match remembered {
-            Ok(token) if own_place(token.provider()) => vet(facts, token, shared, now),
+            Ok(token) if own_place(token.provider()) => vet(facts, token, Goal::User, shared, now),
             Ok(_) => facts.refuse_token(TokenError::IssuerUnknown),
             Err(error) => facts.refuse_token(error),
         };
@@ -131,7 +180,7 @@ pub fn begin(head: &Stripped, shared: &mut Shared, now: UnixTime) -> Step {
     match UnverifiedToken::parse(&text, config.limits.max_token_bytes, &config.providers) {
         Ok(token) if !own_place(token.provider) => facts.refuse_token(TokenError::IssuerUnknown),
         Ok(token) if has_keys(&config, token.provider) => {
-            AwaitKeys { facts, token }.first_try(shared, now)
+            AwaitKeys { facts, token, goal: Goal::User }.first_try(shared, now)
         }
         Ok(token) => {
             let provider = token.provider.pick(&config.providers);
@@ -158,13 +207,13 @@ impl Waiting {
         match (self, outcome) {
             (Self::Keys(state), Outcome::KeysArrived) => state.second_try(shared, now),
             (Self::Word(state), Outcome::Introspected(Ok(token))) => {
-                vet(state.facts, token.clone(), shared, now)
+                vet(state.facts, token.clone(), Goal::User, shared, now)
             }
             (Self::Word(state), Outcome::Introspected(Err(error))) => {
                 state.facts.refuse_token(*error)
             }
             (Self::Feed(state), Outcome::FeedArrived { .. }) => {
-                vet(state.facts, state.token, shared, now)
+                vet(state.facts, state.token, state.goal, shared, now)
             }
             (Self::Feed(state), Outcome::Down) => state.without_answer(shared, now),
             (Self::Listed(state), Outcome::Listed(listed)) => state.answered(*listed, shared, now),
@@ -223,6 +272,7 @@ impl Waiting {
 pub struct AwaitKeys {
     facts: Facts,
     token: UnverifiedToken,
+    goal: Goal,
 }
 
 impl AwaitKeys {
@@ -245,7 +295,7 @@ impl AwaitKeys {
 
     /// Verifies with the keys that are held, for better or worse.
     fn second_try(self, shared: &mut Shared, now: UnixTime) -> Step {
-        let Self { facts, token } = self;
+        let Self { facts, token, goal } = self;
         let (text, id) = (token.text(), token.provider);
         let usable = shared.keys(id).map(|keys| keys.usable(now));
         let (Some(Keys::Ready(set, generation)), Some(config)) =
@@ -257,7 +307,7 @@ impl AwaitKeys {
             Ok(token) => {
                 let signed = Remembered::Signed { token: token.clone(), generation };
                 shared.tokens.remember(text, signed);
-                vet(facts, token, shared, now)
+                vet(facts, token, goal, shared, now)
             }
             Err(error) => facts.refuse_token(error),
         }
@@ -288,13 +338,16 @@ fn ask_issuer(facts: Facts, provider: ProviderId, token: Rc<[u8]>) -> Step {
 pub struct AwaitFeed {
     facts: Facts,
     token: VerifiedToken,
+    goal: Goal,
 }
 
 impl AwaitFeed {
     fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
         match shared.config.revocation.on_unavailable {
             OnUnavailable::Deny => self.facts.refuse(Code::RevocationUnavailable),
-            OnUnavailable::Allow => look_up_blacklist(self.facts, self.token, shared, now),
+            OnUnavailable::Allow => {
+                look_up_blacklist(self.facts, self.token, self.goal, shared, now)
+            }
         }
     }
 }
@@ -304,6 +357,7 @@ impl AwaitFeed {
 pub struct AwaitListed {
     facts: Facts,
     token: VerifiedToken,
+    goal: Goal,
 }
 
 impl AwaitListed {
@@ -311,7 +365,7 @@ impl AwaitListed {
         if listed || revoked_meanwhile(&self.token, shared, now) {
             return self.facts.refuse(Code::TokenRevoked);
         }
-        find_user(self.facts, self.token, shared, now)
+        arrived(self.facts, self.token, self.goal, shared, now)
     }
 
     fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
@@ -328,12 +382,14 @@ fn revoked_meanwhile(token: &VerifiedToken, shared: &Shared, now: UnixTime) -> b
 }
 
 /// A verified token may have been revoked since it was issued: first by the feed, which is at hand.
-fn vet(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixTime) -> Step {
+fn vet(facts: Facts, token: VerifiedToken, goal: Goal, shared: &mut Shared, now: UnixTime) -> Step {
     match shared.feed_on(&token, now) {
-        Verdict::Good => look_up_blacklist(facts, token, shared, now),
+        Verdict::Good => look_up_blacklist(facts, token, goal, shared, now),
         Verdict::Revoked => facts.refuse(Code::TokenRevoked),
-        Verdict::Await => Step::Wait(Waiting::Feed(AwaitFeed { facts, token }), CallKey::Feed),
-        Verdict::Unavailable => AwaitFeed { facts, token }.without_answer(shared, now),
+        Verdict::Await => {
+            Step::Wait(Waiting::Feed(AwaitFeed { facts, token, goal }), CallKey::Feed)
+        }
+        Verdict::Unavailable => AwaitFeed { facts, token, goal }.without_answer(shared, now),
     }
 }
 
@@ -341,21 +397,36 @@ fn vet(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixTime) -
 fn look_up_blacklist(
     facts: Facts,
     token: VerifiedToken,
+    goal: Goal,
     shared: &mut Shared,
     now: UnixTime,
 ) -> Step {
     let config = Rc::clone(&shared.config);
     let Some(blacklist) = &config.revocation.blacklist else {
-        return find_user(facts, token, shared, now);
+        return arrived(facts, token, goal, shared, now);
     };
     let Some(names) = Names::of(blacklist, token.claims()) else {
         let why = "it has none of the claims by which the blacklist knows tokens";
         return Step::Deny(facts.denial(Code::TokenMalformed, Some(why)));
     };
-    let state = AwaitListed { facts, token };
+    let state = AwaitListed { facts, token, goal };
     match shared.is_listed(&names, now) {
         Some(listed) => state.answered(listed, shared, now),
         None => Step::Wait(Waiting::Listed(state), CallKey::Blacklist(names)),
+    }
+}
+
+/// A token that nothing speaks against does what it is good for.
+fn arrived(
+    facts: Facts,
+    token: VerifiedToken,
+    goal: Goal,
+    shared: &mut Shared,
+    now: UnixTime,
+) -> Step {
+    match goal {
+        Goal::User => find_user(facts, token, shared, now),
+        Goal::Door(door) => door.enter(facts, Some(&token), shared, now),
     }
 }
 
@@ -492,7 +563,7 @@ impl Facts {
         let grpc = head.value("content-type").is_some_and(|kind| {
             kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
         });
-        Self { demand, removals, request_id, new_request_id, grpc }
+        Self { demand, removals, request_id, new_request_id, grpc, service: None }
     }
 
     fn forward(self, permit: &Permit, context: &UserContext, keep_token: bool) -> Step {
@@ -500,6 +571,9 @@ impl Facts {
         edits.extend(self.removals.alike);
         if !keep_token {
             edits.extend(self.removals.read);
+        }
+        if let Some(service) = self.service {
+            edits.push(Edit::Set(SERVICE_NAME.to_owned(), service.into_bytes()));
         }
         if self.new_request_id {
             edits.push(Edit::Set("x-request-id".to_owned(), self.request_id.into_bytes()));

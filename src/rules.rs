@@ -57,6 +57,8 @@ pub enum Requirement {
     Anonymous,
     /// A good token or none.
     Optional,
+    /// A service that proved who it is; a user or none.
+    Service,
     /// A user.
     User {
         /// The user has one of these, where there are any.
@@ -71,6 +73,8 @@ pub enum Requirement {
 pub struct Demand {
     /// The sternest of the requirements.
     pub level: Level,
+    /// Whether a service must have proved who it is.
+    pub service: bool,
     /// Whether the token may be forwarded: each reading's rule agrees.
     pub forward_token: bool,
     /// The rules that have more to ask, by their places.
@@ -109,16 +113,23 @@ impl Rules {
     /// What a request must show. `target` is `:path` with its query. Where no rule matches, a user.
     #[must_use]
     pub fn demand(&self, method: &[u8], target: &[u8], forward_token: bool) -> Demand {
-        let mut demand = Demand { level: Level::Anonymous, forward_token: true, rules: Vec::new() };
+        let mut demand = Demand {
+            level: Level::Anonymous,
+            service: false,
+            forward_token: true,
+            rules: Vec::new(),
+        };
         let Some(readings) = readings(target) else {
             demand.level = Level::Nobody;
             return demand;
         };
         for reading in readings {
             let rule = self.first_match(method, &reading);
-            let level = match rule.map(|(_, rule)| &rule.requirement) {
+            let requirement = rule.map(|(_, rule)| &rule.requirement);
+            demand.service |= requirement == Some(&Requirement::Service);
+            let level = match requirement {
                 Some(Requirement::Anonymous) => Level::Anonymous,
-                Some(Requirement::Optional) => Level::Optional,
+                Some(Requirement::Optional | Requirement::Service) => Level::Optional,
                 Some(Requirement::User { .. }) | None => Level::User,
             };
             demand.level = demand.level.max(level);

@@ -72,10 +72,15 @@ impl UnverifiedToken {
             return Err(TokenError::Malformed("it is longer than `limits.max_token_bytes`"));
         }
         let jws = CompactJws::parse(text)?;
-        let (index, provider) = jws
-            .claims
-            .text("iss")
-            .and_then(|iss| providers.iter().enumerate().find(|(_, p)| p.issuer == iss))
+        let issuer = jws.claims.text("iss").ok_or(TokenError::IssuerUnknown)?;
+        // One issuer may serve users and services by two providers.
+        let fits = |provider: &Provider| provider.issuer == issuer;
+        let of_its_kind =
+            |provider: &Provider| fits(provider) && jws.claims.kind() == provider.kind;
+        let place = providers.iter().position(of_its_kind);
+        let index = place.or_else(|| providers.iter().position(fits));
+        let (index, provider) = index
+            .and_then(|index| Some((index, providers.get(index)?)))
             .ok_or(TokenError::IssuerUnknown)?;
         // RFC 8725 section 3.1: the algorithm comes from what the provider allows, not the token.
         // Where there are no keys, the issuer itself is asked, and the token's form is its affair.

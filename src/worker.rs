@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::board::Exchange;
+use crate::boundary::peer::Hop;
 use crate::callout::circuit::Circuit;
 use crate::callout::{Answer, CallId, CallKey, Calls, Dispatch, Failure, GRACE, Leg, StreamId};
 use crate::config::Config;
@@ -98,10 +99,16 @@ impl Worker {
         Rc::clone(&self.shared.config)
     }
 
-    /// A client's request has come.
-    pub fn on_request(&mut self, stream: StreamId, head: &Stripped, now: UnixTime) -> Disposition {
+    /// A client's request has come, by this hop.
+    pub fn on_request(
+        &mut self,
+        stream: StreamId,
+        head: &Stripped,
+        hop: &Hop,
+        now: UnixTime,
+    ) -> Disposition {
         self.notice(now);
-        let step = request::begin(head, &mut self.shared, now);
+        let step = request::begin(head, hop, &mut self.shared, now);
         let disposition = self.settle(stream, step, now);
         self.call_wanted(now);
         disposition

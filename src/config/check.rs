@@ -3,6 +3,7 @@
 //!
 //! A check that reports a problem answers `None`; the others go on, so that all are reported.
 
+mod boundary;
 mod providers;
 mod revocation;
 mod user;
@@ -12,30 +13,69 @@ use std::collections::BTreeMap;
 use super::names::{self, HeaderName};
 use super::read::At;
 use super::{
-    Config, Context, ContextHeader, Environment, Limits, Provider, Redis, Secret, ValueSource, raw,
+    Config, Context, ContextHeader, Environment, Limits, Mode, Otherwise, Provider, Redis, Secret,
+    TokenKind, UserSource, ValueSource, raw,
 };
 use crate::board::MIN_KEY_BYTES;
 use crate::headers::{ManagedHeaders, canonical};
 use crate::rules::{PathMatch, Requirement, Rule, Rules};
 use crate::signature::Preference;
+use boundary::check_boundary;
 use providers::check_providers;
 use revocation::check_revocation;
 use user::check_user;
 
 /// Checks all of a config.
 pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Config> {
-    let raw::Config { mode, providers, user, revocation, context, rules, crypto, sharing, limits } =
-        raw;
+    let raw::Config {
+        mode,
+        service,
+        boundary,
+        providers,
+        user,
+        revocation,
+        context,
+        rules,
+        crypto,
+        sharing,
+        limits,
+    } = raw;
 
-    let mode = check_mode(mode, &at.field("mode"));
+    let word = check_mode(mode, &at.field("mode"));
     let providers = check_providers(providers, &at.field("providers"), env);
-    let user = check_user(user, &at.field("user"), env);
+    let mode = match word {
+        Some(ModeWord::Service) => {
+            let boundary = check_boundary(service, boundary, providers.as_deref(), at);
+            boundary.map(|boundary| Mode::Service(Box::new(boundary)))
+        }
+        Some(ModeWord::Gateway) => {
+            for (name, there) in [("service", service.is_some()), ("boundary", boundary.is_some())]
+            {
+                if there {
+                    at.field(name).problem::<()>("has no use with `mode: gateway`, remove it");
+                }
+            }
+            check_user_tokens_only(providers.as_deref(), &at.field("providers"));
+            Some(Mode::Gateway)
+        }
+        None => None,
+    };
+    let authenticates = match &mode {
+        Some(Mode::Service(boundary)) => boundary.otherwise == Otherwise::Authenticate,
+        Some(Mode::Gateway) | None => true,
+    };
+    // Where no user is looked up, nothing need be said of how.
+    let user = match user {
+        None if !authenticates => Some(UserSource::Claims),
+        user => check_user(user, &at.field("user"), env),
+    };
     let revocation = check_revocation(revocation.unwrap_or_default(), &at.field("revocation"), env);
     let context = check_context(context, providers.as_deref(), &at.field("context"));
     if let (Some(providers), Some(context)) = (&providers, &context) {
         check_token_headers(providers, &context.managed, &at.field("providers"));
     }
-    let rules = check_rules(rules, &at.field("rules"));
+    let inside = matches!(word, Some(ModeWord::Service));
+    let rules = check_rules(rules, inside, &at.field("rules"));
     let crypto = check_crypto(crypto.as_deref(), &at.field("crypto"));
     let sharing = match sharing {
         Some(raw) => check_sharing(raw, &at.field("sharing"), env).map(Some),
@@ -49,8 +89,8 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
             "needs `sharing: {key: ...}`, the same in all proxies: records in Redis are signed with it",
         );
     }
-    mode?;
     Some(Config {
+        mode: mode?,
         providers: providers?,
         user: user?,
         revocation: revocation?,
@@ -76,13 +116,31 @@ fn check_token_headers(providers: &[Provider], managed: &ManagedHeaders, at: &At
     }
 }
 
-fn check_mode(mode: Option<String>, at: &At<'_>) -> Option<()> {
+#[derive(Clone, Copy)]
+enum ModeWord {
+    Gateway,
+    Service,
+}
+
+fn check_mode(mode: Option<String>, at: &At<'_>) -> Option<ModeWord> {
     match at.required(mode)?.as_str() {
-        "gateway" => Some(()),
-        later @ ("service" | "egress" | "authz") => {
-            at.problem(format!("`{later}` is not part of this version, which has `gateway`"))
+        "gateway" => Some(ModeWord::Gateway),
+        "service" => Some(ModeWord::Service),
+        later @ ("egress" | "authz") => at.problem(format!(
+            "`{later}` is not part of this version, which has `gateway` and `service`"
+        )),
+        other => at.problem(format!("`{other}` is not a mode, write `gateway` or `service`")),
+    }
+}
+
+/// At the edge only users come in.
+fn check_user_tokens_only(providers: Option<&[Provider]>, at: &At<'_>) {
+    for provider in providers.into_iter().flatten() {
+        if provider.kind == TokenKind::Service {
+            at.field(&provider.name)
+                .field("type")
+                .problem::<()>("`service` has no use with `mode: gateway`, where users come in");
         }
-        other => at.problem(format!("`{other}` is not a mode, write `gateway`")),
     }
 }
 
@@ -254,11 +312,11 @@ fn default_context(at: &At<'_>) -> Option<Vec<ContextHeader>> {
     ])
 }
 
-fn check_rules(raw: Option<Vec<raw::Rule>>, at: &At<'_>) -> Option<Rules> {
-    at.each(raw.unwrap_or_default(), check_rule).map(Rules::new)
+fn check_rules(raw: Option<Vec<raw::Rule>>, inside: bool, at: &At<'_>) -> Option<Rules> {
+    at.each(raw.unwrap_or_default(), |raw, at| check_rule(raw, inside, at)).map(Rules::new)
 }
 
-fn check_rule(raw: raw::Rule, at: &At<'_>) -> Option<Rule> {
+fn check_rule(raw: raw::Rule, inside: bool, at: &At<'_>) -> Option<Rule> {
     let raw::Rule { matches, require, roles, permissions, forward_token } = raw;
 
     let at_match = at.field("match");
@@ -279,12 +337,16 @@ fn check_rule(raw: raw::Rule, at: &At<'_>) -> Option<Rule> {
     let at_require = at.field("require");
     let requirement = match at_require.required(require)?.as_str() {
         "user" => Some(Requirement::User { roles, permissions }),
-        "anonymous" | "optional" if !(roles.is_empty() && permissions.is_empty()) => {
+        "anonymous" | "optional" | "service" if !(roles.is_empty() && permissions.is_empty()) => {
             at_require.problem("roles and permissions need `require: user`")
         }
         "anonymous" => Some(Requirement::Anonymous),
         "optional" => Some(Requirement::Optional),
-        "service" => at_require.problem("`service` is not part of this version"),
+        "service" if inside => Some(Requirement::Service),
+        "service" => at_require.problem("`service` has no use with `mode: gateway`"),
+        other if inside => at_require.problem(format!(
+            "`{other}` is not a requirement, write `anonymous`, `optional`, `user` or `service`"
+        )),
         other => at_require.problem(format!(
             "`{other}` is not a requirement, write `anonymous`, `optional` or `user`"
         )),

@@ -171,6 +171,15 @@ impl JsonPointer {
         &self.text
     }
 
+    /// The name of the member that it points to, where it points to one of the document itself.
+    #[must_use]
+    pub fn as_member(&self) -> Option<&str> {
+        match self.segments.as_slice() {
+            [member] => Some(member),
+            _ => None,
+        }
+    }
+
     /// The value it points to within `members` of an object.
     #[must_use]
     pub fn find<'a>(&self, members: &'a serde_json::Map<String, Value>) -> Option<&'a Value> {

@@ -13,6 +13,8 @@ use serde_json::Value;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub mode: Option<String>,
+    pub service: Option<Service>,
+    pub boundary: Option<Boundary>,
     pub providers: Option<BTreeMap<String, Provider>>,
     pub user: Option<User>,
     pub revocation: Option<Revocation>,
@@ -25,7 +27,48 @@ pub struct Config {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
+pub struct Service {
+    pub name: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Boundary {
+    pub peers: Option<Vec<Peer>>,
+    pub service_tokens: Option<ServiceTokens>,
+    pub forwarded_client_cert: Option<ForwardedClientCert>,
+    pub ambient: Option<bool>,
+    pub otherwise: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    pub spiffe_id: Option<String>,
+    pub service_name: Option<String>,
+    pub may_assert_user: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceTokens {
+    pub provider: Option<String>,
+    pub permissions: Option<Vec<String>>,
+    pub may_assert_user: Option<bool>,
+    pub bind_to_peer: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardedClientCert {
+    pub from: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
 pub struct Provider {
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
     pub preset: Option<String>,
     pub issuer: Option<String>,
     pub audiences: Option<Vec<String>>,

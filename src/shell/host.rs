@@ -11,13 +11,18 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::{Action, BufferType, GrpcStatusCode, LogLevel, MapType, Status};
 
 use crate::board::Board;
+use crate::boundary::peer::Hop;
 use crate::callout::{self, Answer, CallRequest, Failure, StreamId};
+use crate::config::Mode;
 use crate::denial::Denial;
 use crate::headers::{Edit, Field};
 use crate::log::Level;
 use crate::signature;
 use crate::time::UnixTime;
 use crate::worker::Disposition;
+
+/// Where Istio's ambient mode leaves the identity of the peer.
+const PEER_PRINCIPAL: &str = "io.istio.peer_principal";
 
 /// The fields of a header map. Envoy answers with an empty map where there is none.
 ///
@@ -102,6 +107,17 @@ pub fn resume() {
 /// Makes `stream` the one that the next host calls act on. `false` where it is gone.
 pub fn enter(stream: StreamId) -> bool {
     hostcalls::set_effective_context(stream.0).is_ok()
+}
+
+/// Who the current stream came from. Nobody in particular where the config does not ask.
+pub fn hop(mode: &Mode) -> Hop {
+    let path = match mode {
+        Mode::Gateway => return Hop::default(),
+        Mode::Service(boundary) if boundary.ambient => vec!["filter_state", PEER_PRINCIPAL],
+        Mode::Service(_) => vec!["connection", "uri_san_peer_certificate"],
+    };
+    // Envoy's statuses here are Ok, NotFound and SerializationFailure, and the wrapper knows them all.
+    Hop { uri_san: hostcalls::get_property(path).ok().flatten().filter(|uri| !uri.is_empty()) }
 }
 
 /// Starts a callout of the current context. Answers with Envoy's token for it.

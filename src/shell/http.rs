@@ -51,7 +51,8 @@ impl HttpContext for Http {
             return host::carry_out(Disposition::Deny(Denial::internal()));
         }
         let now = host::now();
-        let disposition = shared.worker.borrow_mut().on_request(self.stream, &head, now);
+        let hop = host::hop(&config.mode);
+        let disposition = shared.worker.borrow_mut().on_request(self.stream, &head, &hop, now);
         flush_log(&shared);
         let has_calls = shared.worker.borrow().has_calls();
         if let (true, Some(queue)) = (has_calls, shared.queue) {

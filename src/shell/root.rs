@@ -133,8 +133,9 @@ impl RootContext for Root {
         host::log(
             Level::Info,
             &format!(
-                "meshgate {}: configured, mode=gateway crypto={}",
+                "meshgate {}: configured, mode={} crypto={}",
                 env!("CARGO_PKG_VERSION"),
+                config.mode.name(),
                 crypto.name()
             ),
         );

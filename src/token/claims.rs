@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::TokenError;
-use crate::config::Provider;
+use crate::config::{Provider, TokenKind};
 use crate::time::{UnixTime, millis};
 
 /// Milliseconds since the epoch, as a claim says them: before 1970 too, and fractions of a second.
@@ -190,7 +190,20 @@ impl Claims {
         }
     }
 
+    /// Whom the token speaks of, by its claim `type`.
+    #[must_use]
+    pub fn kind(&self) -> TokenKind {
+        match self.text("type") {
+            Some("service") => TokenKind::Service,
+            Some(_) | None => TokenKind::User,
+        }
+    }
+
     fn check_values(&self, provider: &Provider) -> Result<(), TokenError> {
+        // A user's token is not taken for a service's, nor the other way about.
+        if self.kind() != provider.kind {
+            return Err(TokenError::ClaimMismatch);
+        }
         for (name, values) in &provider.required_claims {
             let found = self.members.get(name);
             if !found.is_some_and(|found| values.is_empty() || values.contains(found)) {

@@ -6,17 +6,17 @@ use super::TokenError;
 use crate::config::{FromHeader, Places, Provider};
 use crate::headers::{Edit, Field, Stripped, canonical};
 
-/// Looks into every place in which any provider's tokens stand. An empty place holds none.
+/// Looks into every place in which tokens of these providers stand. An empty place holds none.
 ///
 /// # Errors
 /// [`TokenError::Ambiguous`] where there are different tokens, or other credentials beside one in the
 /// same header: the upstream could read what was not verified.
 pub fn find<'a>(
     head: &'a Stripped,
-    providers: &'a [Provider],
+    providers: impl Iterator<Item = &'a Provider>,
 ) -> Result<Option<Cow<'a, [u8]>>, TokenError> {
     let mut found: Option<Cow<'a, [u8]>> = None;
-    for token in providers.iter().flat_map(|provider| tokens(head, &provider.places)) {
+    for token in providers.flat_map(|provider| tokens(head, &provider.places)) {
         let token = token?;
         match &found {
             _ if token.is_empty() => {}

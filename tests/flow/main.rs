@@ -13,6 +13,7 @@
 mod bounds;
 mod clock;
 mod context;
+mod door;
 mod keys;
 mod providers;
 mod redis;

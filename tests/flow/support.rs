@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use meshgate::board::{Board, Exchange};
+use meshgate::boundary::peer::Hop;
 use meshgate::callout::{Answer, CallId, Dispatch, Failure, StreamId};
 use meshgate::config::{Config, Secret};
 use meshgate::denial::Code;
@@ -105,6 +106,8 @@ pub struct Flow {
     pub worker: Worker,
     pub now: UnixTime,
     pub key: Key,
+    /// Where requests come from.
+    pub hop: Hop,
     streams: u32,
 }
 
@@ -120,6 +123,7 @@ impl Flow {
             worker: Worker::new(config, Crypto::Module, None, 1),
             now: UnixTime::from_secs(START),
             key: Key::new("k1"),
+            hop: Hop::default(),
             streams: 0,
         }
     }
@@ -170,7 +174,7 @@ impl Flow {
         let (strip, head) = Stripped::strip(fields, &self.worker.config().context.managed);
         self.streams += 1;
         let stream = StreamId(self.streams);
-        let disposition = self.worker.on_request(stream, &head, self.now);
+        let disposition = self.worker.on_request(stream, &head, &self.hop, self.now);
         (stream, strip, disposition)
     }
 

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use meshgate::boundary::peer::Hop;
 use meshgate::callout::StreamId;
 use meshgate::config::Config;
 use meshgate::headers::{Field, Stripped};
@@ -98,7 +99,7 @@ pub fn answer(config: &Value, vector: &Vector, now: UnixTime) -> Answer {
     ];
     let (_, head) = Stripped::strip(fields, &config.context.managed);
     let mut worker = Worker::new(config, Crypto::Module, None, 1);
-    match worker.on_request(StreamId(1), &head, now) {
+    match worker.on_request(StreamId(1), &head, &Hop::default(), now) {
         Disposition::Forward(_) => (200, String::new()),
         Disposition::Deny(denial) => (denial.code.status(), denial.code.name().to_owned()),
         Disposition::Pause => panic!("{}: there is nothing to wait for", vector.id),

@@ -11,7 +11,7 @@ use super::super::names::{self, HttpUri};
 use super::super::read::At;
 use super::super::{
     Environment, FromHeader, Introspection, KeySource, Location, Places, Provider, RemoteJwks,
-    Secret, Trust, raw,
+    Secret, TokenKind, Trust, raw,
 };
 use crate::jwks::{JwksError, KeySet, Origin};
 use crate::token::algorithm::Algorithm;
@@ -32,7 +32,8 @@ pub(super) fn check_providers(
         let at = at.field(&name);
         match check_provider(name, provider, &at, env) {
             Some(provider) => {
-                if let Some(other) = providers.iter().find(|p| p.issuer == provider.issuer) {
+                let twin = |p: &&Provider| p.issuer == provider.issuer && p.kind == provider.kind;
+                if let Some(other) = providers.iter().find(twin) {
                     let _: Option<()> = at.field("issuer").problem(format!(
                         "provider `{}` has this issuer too, and a token is checked by one provider",
                         other.name
@@ -59,6 +60,7 @@ fn check_provider(
     env: Environment<'_>,
 ) -> Option<Provider> {
     let raw::Provider {
+        kind,
         preset,
         issuer,
         audiences,
@@ -79,6 +81,13 @@ fn check_provider(
         from_params,
     } = raw;
 
+    let kind = match kind.as_deref() {
+        None | Some("user") => Some(TokenKind::User),
+        Some("service") => Some(TokenKind::Service),
+        Some(other) => at
+            .field("type")
+            .problem(format!("`{other}` is not a type of token, write `user` or `service`")),
+    };
     let preset = check_preset(preset.as_deref(), &at.field("preset"));
     let issuer = at.field("issuer").required_text(issuer);
     let audiences = match (audiences, allow_any_audience.unwrap_or(false)) {
@@ -112,6 +121,10 @@ fn check_provider(
         Some(raw) => check_introspection(raw, &at.field("introspection"), env).map(Some),
         None => Some(None),
     };
+    if kind == Some(TokenKind::Service) && matches!(introspection, Some(Some(_))) {
+        at.field("introspection")
+            .problem::<()>("is for tokens of users, give the keys of service tokens instead");
+    }
     if matches!((&keys, &introspection), (Some(None), Some(None))) {
         at.problem::<()>(
             "has nothing to verify tokens with, add `remote_jwks`, `discovery`, `local_jwks` or `introspection`",
@@ -127,6 +140,7 @@ fn check_provider(
     let places = check_places(from_headers, from_cookies, from_params, preset?, at);
     Some(Provider {
         name,
+        kind: kind?,
         issuer: issuer?,
         audiences: audiences?,
         authorized_parties: authorized_parties?,
