@@ -37,7 +37,7 @@ fn the_gateway_reaches_the_app_over_mtls_as_itself() {
     assert_eq!(seen[0].path, "/videos/1");
     assert_eq!(seen[0].headers_named("x-peer"), [spiffe("edge", "gateway").as_bytes()]);
     assert_eq!(seen[0].header("x-forwarded-client-cert"), None);
-    assert_eq!(mesh.gateway.stat("cluster.videos.ssl.handshake"), 1);
+    assert_eq!(mesh.gateway().stat("cluster.videos.ssl.handshake"), 1);
 }
 
 #[test]
