@@ -109,15 +109,26 @@ pub fn enter(stream: StreamId) -> bool {
     hostcalls::set_effective_context(stream.0).is_ok()
 }
 
-/// Who the current stream came from. Nobody in particular where the config does not ask.
+/// Who the current stream came from, or where it goes: what the config asks for.
 pub fn hop(mode: &Mode) -> Hop {
-    let path = match mode {
-        Mode::Gateway => return Hop::default(),
-        Mode::Service(boundary) if boundary.ambient => vec!["filter_state", PEER_PRINCIPAL],
-        Mode::Service(_) => vec!["connection", "uri_san_peer_certificate"],
-    };
+    match mode {
+        Mode::Gateway => Hop::default(),
+        Mode::Service(boundary) => {
+            let path = if boundary.ambient {
+                vec!["filter_state", PEER_PRINCIPAL]
+            } else {
+                vec!["connection", "uri_san_peer_certificate"]
+            };
+            Hop { uri_san: property(path), ..Hop::default() }
+        }
+        Mode::Egress(_) => Hop { cluster: property(vec!["xds", "cluster_name"]), ..Hop::default() },
+    }
+}
+
+/// A property of the current stream that is not empty.
+fn property(path: Vec<&str>) -> Option<Vec<u8>> {
     // Envoy's statuses here are Ok, NotFound and SerializationFailure, and the wrapper knows them all.
-    Hop { uri_san: hostcalls::get_property(path).ok().flatten().filter(|uri| !uri.is_empty()) }
+    hostcalls::get_property(path).ok().flatten().filter(|value| !value.is_empty())
 }
 
 /// Starts a callout of the current context. Answers with Envoy's token for it.

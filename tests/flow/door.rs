@@ -55,7 +55,7 @@ fn door(change: impl FnOnce(&mut Value)) -> Flow {
 }
 
 fn from(uri: &str) -> Hop {
-    Hop { uri_san: Some(uri.as_bytes().to_vec()) }
+    Hop { uri_san: Some(uri.as_bytes().to_vec()), ..Hop::default() }
 }
 
 fn service_claims() -> Value {
@@ -105,7 +105,7 @@ fn a_hop_that_may_say_who_the_user_is_is_believed_and_no_other() {
         (None, false),
     ] {
         let mut flow = door(|_| ());
-        flow.hop = Hop { uri_san: uri.map(|uri| uri.as_bytes().to_vec()) };
+        flow.hop = Hop { uri_san: uri.map(|uri| uri.as_bytes().to_vec()), ..Hop::default() };
         let disposition = send(&mut flow, "/x", &CONTEXT);
         if believed {
             assert_eq!(context_of(&forwarded(disposition)), whole_context(), "{uri:?}");
@@ -115,7 +115,8 @@ fn a_hop_that_may_say_who_the_user_is_is_believed_and_no_other() {
         flow.no_call();
     }
     let mut flow = door(|_| ());
-    flow.hop = Hop { uri_san: Some(b"spiffe://cluster.local/ns/edge/sa/\xff".to_vec()) };
+    flow.hop =
+        Hop { uri_san: Some(b"spiffe://cluster.local/ns/edge/sa/\xff".to_vec()), ..Hop::default() };
     assert_eq!(denied(&send(&mut flow, "/x", &CONTEXT)), Code::TokenMissing);
 }
 
