@@ -83,12 +83,12 @@ fn every_problem_is_reported_at_once_and_says_what_to_do() {
     assert_eq!(
         problems(&config),
         [
-            "colour: unknown field, there are `mode`, `service`, `boundary`, `providers`, `user`, `revocation`, `context`, `rules`, `crypto`, `sharing`, `limits`",
+            "colour: unknown field, there are `mode`, `service`, `boundary`, `destinations`, `service_tokens`, `propagation`, `providers`, `user`, `revocation`, `context`, `rules`, `crypto`, `sharing`, `limits`",
             "providers.clerk.algorithms[2]: invalid type: integer, expected a string",
             "providers.clerk.audience: unknown field, did you mean `audiences`?",
             "rules[2]: invalid type: integer, expected an object of Rule",
             "user.lookup.cache.ttl: invalid type: integer, expected a string",
-            "mode: `gatway` is not a mode, write `gateway` or `service`",
+            "mode: `gatway` is not a mode, write `gateway`, `service` or `egress`",
             "providers.clerk.issuer: is empty",
             "providers.clerk.algorithms[1]: `none` is not an algorithm, there are `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `ES512`, `ES256K`, `EdDSA`, `Ed25519`, `HS256`, `HS384`, `HS512`, `ML-DSA-44`, `ML-DSA-65`, `ML-DSA-87`",
             "providers.clerk.remote_jwks.uri: `clerk.example/jwks` is not an absolute http or https URI",

@@ -670,6 +670,7 @@ fn no_secret_prints() {
     let mut flow = exit();
     let (_, disposition) = send(&mut flow, "channels", &CONTEXT);
     assert_eq!(disposition, Disposition::Pause);
-    let printed = format!("{:?} {:?}", flow.worker, flow.call());
+    let call = flow.call();
+    let printed = format!("{:?} {call:?}", flow.worker);
     assert!(!printed.contains("u-1001") && !printed.contains("hush"), "{printed}");
 }
