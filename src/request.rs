@@ -587,7 +587,7 @@ impl Facts {
             config.context.forward_token,
         );
         let places = config.providers.iter().map(|provider| &provider.places);
-        let removals = Removals::of(head, places);
+        let removals = Removals::of(head, &places);
         let reference = Reference::of(head, shared);
         Self { demand, removals, reference, arrived: now, service: None }
     }

@@ -17,8 +17,8 @@ use crate::time::{NUDGE, UnixTime};
 
 /// How long a context is remembered: the requests that one causes are made by then.
 pub const LIFE: Duration = Duration::from_secs(60);
-/// Places in each half of the table. Of 1,000 requests a second that take 100 ms each, one in some 14,000 loses
-/// its context; with half a KiB each, all of them take 16 MiB.
+/// Places in each half of the table. Among 1,000 requests a second that take 100 ms each, about one in
+/// 100,000 loses its context; at half a KiB each, all places take 16 MiB.
 const HALF: usize = 16_384;
 /// Longest context that is remembered, in bytes.
 const MAX_CONTEXT_BYTES: usize = 4 * 1024;
@@ -65,10 +65,9 @@ impl Seats {
         };
         // Where something of this id stands, there the new stands or falls with it.
         let place = match (is_its(at_one), is_its(at_other)) {
-            (true, _) => one,
             (false, true) => other,
             (false, false) if at_other < at_one => other,
-            (false, false) => one,
+            (true, _) | (false, false) => one,
         };
         let _ = exchange.post_merged(place, now, |standing| match standing {
             Some(standing) if is_fresh(standing.at, now) && standing.body != body => {
@@ -82,7 +81,7 @@ impl Seats {
     #[must_use]
     pub fn look(&self, exchange: &Exchange, now: UnixTime) -> Origin {
         let [one, other] = &self.0;
-        let found = (self.found(exchange, one, now), self.found(exchange, other, now));
+        let found = (found(exchange, one, now), found(exchange, other, now));
         let body = match found {
             (None, None) => return Origin::Unknown,
             (Some(one), Some(other)) if one != other => return Origin::Ambiguous,
@@ -90,11 +89,11 @@ impl Seats {
         };
         from_bytes(&body).map_or(Origin::Ambiguous, Origin::Known)
     }
+}
 
-    fn found(&self, exchange: &Exchange, place: &Place, now: UnixTime) -> Option<Vec<u8>> {
-        let View { posted, .. } = exchange.look(place, None, now)?;
-        Some(posted.filter(|posted| is_fresh(posted.at, now))?.body)
-    }
+fn found(exchange: &Exchange, place: &Place, now: UnixTime) -> Option<Vec<u8>> {
+    let View { posted, .. } = exchange.look(place, None, now)?;
+    Some(posted.filter(|posted| is_fresh(posted.at, now))?.body)
 }
 
 fn is_fresh(at: UnixTime, now: UnixTime) -> bool {

@@ -25,6 +25,7 @@ impl ServiceTokenId {
     }
 
     /// The token of this name, and its id.
+    #[must_use]
     pub fn named<'a>(tokens: &'a [OwnToken], name: &str) -> Option<(Self, &'a OwnToken)> {
         let place = tokens.iter().position(|token| token.name == name)?;
         Some((Self(place), tokens.get(place)?))

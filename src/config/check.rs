@@ -29,8 +29,12 @@ use user::check_user;
 
 /// Checks all of a config.
 pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Config> {
+    let word = check_mode(raw.mode.as_deref(), &at.field("mode"));
+    if let Some(word) = word {
+        refuse_fields_of_other_modes(word, &raw, at);
+    }
     let raw::Config {
-        mode,
+        mode: _,
         service,
         boundary,
         destinations,
@@ -46,32 +50,6 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         limits,
     } = raw;
 
-    let word = check_mode(mode, &at.field("mode"));
-    let foreign: &[(&str, bool)] = match word {
-        Some(ModeWord::Gateway) => &[
-            ("service", service.is_some()),
-            ("boundary", boundary.is_some()),
-            ("destinations", destinations.is_some()),
-            ("service_tokens", service_tokens.is_some()),
-            ("propagation", propagation.is_some()),
-        ],
-        Some(ModeWord::Service) => &[
-            ("destinations", destinations.is_some()),
-            ("service_tokens", service_tokens.is_some()),
-        ],
-        Some(ModeWord::Egress) => &[
-            ("boundary", boundary.is_some()),
-            ("user", user.is_some()),
-            ("revocation", revocation.is_some()),
-            ("rules", rules.is_some()),
-            ("crypto", crypto.is_some()),
-        ],
-        None => &[],
-    };
-    for (name, _) in foreign.iter().filter(|(_, there)| *there) {
-        let mode = word.map_or("", ModeWord::name);
-        at.field(name).problem::<()>(format!("has no use with `mode: {mode}`, remove it"));
-    }
     let at_providers = at.field("providers");
     let (mode, providers) = match word {
         Some(ModeWord::Egress) => {
@@ -111,7 +89,8 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
     let inside = matches!(word, Some(ModeWord::Service));
     let rules = check_rules(rules, inside, &at.field("rules"));
     let crypto = check_crypto(crypto.as_deref(), &at.field("crypto"));
-    let propagation = check_propagation(propagation, sharing.is_some(), &at.field("propagation"));
+    let propagation =
+        check_propagation(propagation.as_ref(), sharing.is_some(), &at.field("propagation"));
     let sharing = match sharing {
         Some(raw) => check_sharing(raw, &at.field("sharing"), env).map(Some),
         None => Some(None),
@@ -136,6 +115,33 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         propagation: propagation?,
         limits,
     })
+}
+
+fn refuse_fields_of_other_modes(mode: ModeWord, raw: &raw::Config, at: &At<'_>) {
+    let foreign: &[(&str, bool)] = match mode {
+        ModeWord::Gateway => &[
+            ("service", raw.service.is_some()),
+            ("boundary", raw.boundary.is_some()),
+            ("destinations", raw.destinations.is_some()),
+            ("service_tokens", raw.service_tokens.is_some()),
+            ("propagation", raw.propagation.is_some()),
+        ],
+        ModeWord::Service => &[
+            ("destinations", raw.destinations.is_some()),
+            ("service_tokens", raw.service_tokens.is_some()),
+        ],
+        ModeWord::Egress => &[
+            ("boundary", raw.boundary.is_some()),
+            ("user", raw.user.is_some()),
+            ("revocation", raw.revocation.is_some()),
+            ("rules", raw.rules.is_some()),
+            ("crypto", raw.crypto.is_some()),
+        ],
+    };
+    for (name, _) in foreign.iter().filter(|(_, there)| *there) {
+        let mode = mode.name();
+        at.field(name).problem::<()>(format!("has no use with `mode: {mode}`, remove it"));
+    }
 }
 
 /// A header that is stripped from every request holds no token by the time one is looked for.
@@ -169,8 +175,8 @@ impl ModeWord {
     }
 }
 
-fn check_mode(mode: Option<String>, at: &At<'_>) -> Option<ModeWord> {
-    match at.required(mode)?.as_str() {
+fn check_mode(mode: Option<&str>, at: &At<'_>) -> Option<ModeWord> {
+    match at.required(mode)? {
         "gateway" => Some(ModeWord::Gateway),
         "service" => Some(ModeWord::Service),
         "egress" => Some(ModeWord::Egress),

@@ -36,7 +36,7 @@ pub(super) fn leave(
         Some(Passage::Strip) | None => UserContext::nobody(&config.context),
     };
     let mut edits = context_edits(&Permit(()), &context);
-    let Removals { read, alike } = Removals::of(head, egress.places.iter());
+    let Removals { read, alike } = Removals::of(head, &egress.places.iter());
     edits.extend(alike);
     match destination.map(|destination| destination.user_token) {
         Some(Passage::Forward) => {}

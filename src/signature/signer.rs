@@ -1,4 +1,4 @@
-//! Keys that sign: EdDSA on Ed25519, and ES256.
+//! Keys that sign: Ed25519 and P-256.
 //!
 //! As for checking, the key types are `jwt-simple`'s and the signatures those of the implementations
 //! beneath. Both algorithms are deterministic there (RFC 8032; RFC 6979), so signing needs no randomness.

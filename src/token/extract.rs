@@ -70,7 +70,7 @@ pub struct Removals {
 impl Removals {
     /// What takes every token off `head` that stands in one of these places.
     #[must_use]
-    pub fn of<'a>(head: &Stripped, all: impl Iterator<Item = &'a Places> + Clone) -> Self {
+    pub fn of<'a>(head: &Stripped, all: &(impl Iterator<Item = &'a Places> + Clone)) -> Self {
         let mut removals = Self::default();
         for field in head.fields() {
             let places = || all.clone().flat_map(|places| &places.headers);
@@ -84,7 +84,7 @@ impl Removals {
                 removals.alike.push(Edit::Remove(field.name.clone()));
             }
         }
-        removals.read.extend(cookie_removal(head, all.clone()));
+        removals.read.extend(cookie_removal(head, all));
         removals.read.extend(param_removal(head, all));
         removals
     }
@@ -92,7 +92,7 @@ impl Removals {
 
 fn cookie_removal<'a>(
     head: &Stripped,
-    all: impl Iterator<Item = &'a Places> + Clone,
+    all: &(impl Iterator<Item = &'a Places> + Clone),
 ) -> Option<Edit> {
     let named = |pair: &&[u8]| all.clone().any(|places| is_named(pair, &places.cookies));
     if !cookie_pairs(head).any(|pair| named(&pair)) {
@@ -108,7 +108,7 @@ fn cookie_removal<'a>(
 
 fn param_removal<'a>(
     head: &Stripped,
-    all: impl Iterator<Item = &'a Places> + Clone,
+    all: &(impl Iterator<Item = &'a Places> + Clone),
 ) -> Option<Edit> {
     let named = |pair: &&[u8]| {
         let name = decoded(name_of(pair));

@@ -17,17 +17,17 @@ use crate::support::{
     Flow, SharedData, config, denied, forwarded, only, ready_workers, removed, set, workers,
 };
 
-type Header = (&'static str, &'static [u8]);
+type Header<'a> = (&'a str, &'a [u8]);
 
 /// The context headers as a service copies them.
-const CONTEXT: [Header; 4] = [
+const CONTEXT: [Header<'static>; 4] = [
     ("x-user-id", b"u-1001"),
     ("x-user-clerk-id", b"user_2abc"),
     ("x-user-role", b"USER"),
     ("x-user-channel-id", b"ch-2001"),
 ];
-const OTHERS_CONTEXT: [Header; 2] = [("x-user-id", b"u-2002"), ("x-user-role", b"ADMIN")];
-const ID: Header = ("x-request-id", b"r-1");
+const OTHERS_CONTEXT: [Header<'static>; 2] = [("x-user-id", b"u-2002"), ("x-user-role", b"ADMIN")];
+const ID: Header<'static> = ("x-request-id", b"r-1");
 const GATEWAY: &str = "spiffe://cluster.local/ns/edge/sa/gateway";
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -67,7 +67,7 @@ fn exit() -> Flow {
     Flow::with(&exit_config())
 }
 
-fn send(flow: &mut Flow, cluster: &str, headers: &[Header]) -> (StreamId, Disposition) {
+fn send(flow: &mut Flow, cluster: &str, headers: &[Header<'_>]) -> (StreamId, Disposition) {
     flow.hop = Hop { cluster: Some(cluster.as_bytes().to_vec()), ..Hop::default() };
     let (stream, strip, disposition) = flow.send("/v1/channels", headers);
     // Whatever is decided, what the service sent is gone first.
@@ -245,11 +245,11 @@ fn door_and_exit(data: &SharedData) -> (Flow, Flow) {
 }
 
 #[track_caller]
-fn comes_in(door: &mut Flow, path: &str, headers: &[Header]) {
+fn comes_in(door: &mut Flow, path: &str, headers: &[Header<'_>]) {
     forwarded(door.send(path, headers).2);
 }
 
-fn with_id(headers: &[Header]) -> Vec<Header> {
+fn with_id<'a>(headers: &[Header<'a>]) -> Vec<Header<'a>> {
     [&[ID], headers].concat()
 }
 
@@ -335,7 +335,7 @@ fn an_id_of_two_requests_with_different_contexts_speaks_for_nobody() {
 fn what_was_told_is_over_after_a_minute() {
     let (mut door, mut exit) = door_and_exit(&SharedData::default());
     comes_in(&mut door, "/x", &with_id(&CONTEXT));
-    exit.advance(Duration::from_secs(60) - MILLISECOND);
+    exit.advance(Duration::from_millis(59_999));
     forwarded(send(&mut exit, "plain", &with_id(&CONTEXT)).1);
     exit.advance(MILLISECOND);
     let (_, disposition) = send(&mut exit, "plain", &with_id(&CONTEXT));
@@ -357,8 +357,8 @@ fn what_others_write_on_the_board_is_no_context() {
 #[test]
 fn a_context_that_is_too_long_to_remember_is_nobodys() {
     let (mut door, mut exit) = door_and_exit(&SharedData::default());
-    let long: &'static [u8] = Box::leak(vec![b'x'; 5_000].into_boxed_slice());
-    let context = [("x-user-id", long), ("x-user-role", &b"USER"[..])];
+    let long = vec![b'x'; 5_000];
+    let context = [("x-user-id", long.as_slice()), ("x-user-role", &b"USER"[..])];
     comes_in(&mut door, "/x", &with_id(&context));
     assert_eq!(denied(&send(&mut exit, "plain", &with_id(&context)).1), Code::ContextMismatch);
     comes_in(&mut door, "/x", &with_id(&CONTEXT));
@@ -366,30 +366,26 @@ fn a_context_that_is_too_long_to_remember_is_nobodys() {
 }
 
 #[test]
-fn ten_thousand_requests_a_second_push_out_next_to_nothing_that_was_told_just_now() {
+fn a_thousand_requests_at_once_push_out_next_to_nothing_of_each_other() {
     let (mut door, mut exit) = door_and_exit(&SharedData::default());
-    // A table full of what came a while ago.
-    for number in 0..40_000_u32 {
-        let id: &'static [u8] = Box::leak(format!("old-{number}").into_bytes().into_boxed_slice());
-        if number % 100 == 0 {
-            door.advance(MILLISECOND);
-        }
-        comes_in(&mut door, "/x", &[&[("x-request-id", id)], &CONTEXT[..]].concat());
+    // Behind some that came before.
+    let ids: Vec<String> = (0..3_000).map(|number| format!("r-{number}")).collect();
+    let (before, now) = ids.split_at(2_000);
+    for id in before {
+        comes_in(&mut door, "/healthz", &[("x-request-id", id.as_bytes())]);
     }
-    let ids: Vec<&'static [u8]> = (0..1_000_u32)
-        .map(|number| &*Box::leak(format!("new-{number}").into_bytes().into_boxed_slice()))
-        .collect();
     door.advance(MILLISECOND);
-    for id in &ids {
-        comes_in(&mut door, "/x", &[&[("x-request-id", *id)], &CONTEXT[..]].concat());
+    for id in now {
+        let headers = [&[("x-request-id", id.as_bytes())], &CONTEXT[..]].concat();
+        comes_in(&mut door, "/x", &headers);
     }
     exit.now = door.now;
-    let lost = |id: &&&'static [u8]| {
-        let headers = [&[("x-request-id", **id)], &CONTEXT[..]].concat();
+    let lost = now.iter().filter(|id| {
+        let headers = [&[("x-request-id", id.as_bytes())], &CONTEXT[..]].concat();
         matches!(send(&mut exit, "plain", &headers).1, Disposition::Deny(_))
-    };
-    let lost = ids.iter().filter(lost).count();
-    assert!(lost <= 10, "{lost} of 1000");
+    });
+    let lost = lost.count();
+    assert!(lost <= 1, "{lost} of 1000");
 }
 
 // The service's own tokens.
@@ -440,7 +436,7 @@ fn all_requests_wait_for_one_token() {
 #[test]
 fn a_token_is_asked_for_anew_at_four_fifths_of_its_life_and_shown_meanwhile() {
     let mut flow = exit_with_token(100);
-    flow.advance(Duration::from_secs(80) - MILLISECOND);
+    flow.advance(Duration::from_millis(79_999));
     flow.tick();
     flow.no_call();
     flow.advance(MILLISECOND);
@@ -454,12 +450,12 @@ fn a_token_is_asked_for_anew_at_four_fifths_of_its_life_and_shown_meanwhile() {
 #[test]
 fn a_token_is_shown_until_five_seconds_before_its_end_though_its_issuer_is_down() {
     let mut flow = exit_with_token(100);
-    flow.advance(Duration::from_secs(95) - MILLISECOND);
+    flow.advance(Duration::from_millis(94_999));
     flow.tick();
     let call = flow.call();
     flow.fail_for_good(call.id, Failure::Broken);
     let mut flow = exit_with_token(100);
-    flow.advance(Duration::from_secs(95) - MILLISECOND);
+    flow.advance(Duration::from_millis(94_999));
     assert_eq!(shown(send(&mut flow, "channels", &[]).1), b"Bearer t-1");
     flow.advance(MILLISECOND);
     let (stream, disposition) = send(&mut flow, "channels", &[]);
@@ -517,13 +513,14 @@ fn an_answer_that_is_no_token_is_none_and_is_told_without_what_it_says() {
         let call = flow.call();
         let disposition = only(flow.answer(call.id, status, body.as_bytes()), stream);
         assert_eq!(denied(&disposition), Code::ServiceTokenUnavailable, "{status} {body}");
-        let log = flow.worker.take_log();
+        let lines = flow.worker.take_log();
         assert!(
-            log.iter()
+            lines
+                .iter()
                 .any(|(level, line)| *level == Level::Warn
                     && line.contains("service token name=mesh"))
         );
-        assert!(!format!("{log:?}").contains("hush"), "{log:?}");
+        assert!(!format!("{lines:?}").contains("hush"), "{lines:?}");
     }
 }
 
@@ -650,7 +647,7 @@ fn a_signed_token_says_no_more_than_the_config() {
 fn a_signed_token_is_signed_once_for_four_fifths_of_its_life() {
     let mut flow = exit();
     let first = own_token(&mut flow);
-    flow.advance(Duration::from_secs(240) - MILLISECOND);
+    flow.advance(Duration::from_millis(239_999));
     assert_eq!(own_token(&mut flow), first);
     flow.advance(MILLISECOND);
     assert_ne!(own_token(&mut flow), first);

@@ -241,14 +241,14 @@ fn check_passage(word: Option<&str>, at: &At<'_>) -> Option<Passage> {
 
 /// Checks how the context of a request reaches those that are made for its sake.
 pub(super) fn check_propagation(
-    raw: Option<raw::Propagation>,
+    raw: Option<&raw::Propagation>,
     shares: bool,
     at: &At<'_>,
 ) -> Option<Propagation> {
     let Some(raw::Propagation { by_request_id }) = raw else {
         return Some(Propagation::ByService);
     };
-    match at.field("by_request_id").required(by_request_id)? {
+    match at.field("by_request_id").required(*by_request_id)? {
         false => Some(Propagation::ByService),
         true if shares => Some(Propagation::ByRequestId),
         true => at.problem(
