@@ -169,6 +169,8 @@ pub struct Egress {
     pub service: String,
     /// Where users' tokens may stand; `authorization` among them.
     pub places: Vec<Places>,
+    /// Other headers in which services show tokens: what the service writes there goes nowhere.
+    pub service_headers: Vec<HeaderName>,
     /// What may go where; the first that fits holds, and nothing goes where none does.
     pub destinations: Vec<Destination>,
     /// The tokens by which the service shows who it is.

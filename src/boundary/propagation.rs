@@ -18,7 +18,7 @@ use crate::time::{NUDGE, UnixTime};
 /// How long a context is remembered: the requests that one causes are made by then.
 pub const LIFE: Duration = Duration::from_secs(60);
 /// Places in each half of the table. Among 1,000 requests a second that take 100 ms each, about one in
-/// 100,000 loses its context; at half a KiB each, all places take 16 MiB.
+/// 50,000 loses its context; at half a KiB each, all places take 16 MiB.
 const HALF: usize = 16_384;
 /// Longest context that is remembered, in bytes.
 const MAX_CONTEXT_BYTES: usize = 4 * 1024;

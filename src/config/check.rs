@@ -294,9 +294,11 @@ fn check_context(
             "has no use with `mode: egress`, write `user_token: forward` for a destination",
         );
     }
-    // Nobody but the filter shows the service's own token. `authorization` is taken off by other means.
-    let own = egress.into_iter().flat_map(|egress| &egress.service_tokens);
-    let own = own.map(|token| &token.header.name).filter(|name| name.as_str() != "authorization");
+    // Nobody but the filter shows a service's token. `authorization` is taken off by other means.
+    let own = egress.into_iter().flat_map(|egress| {
+        let names = egress.service_tokens.iter().map(|token| &token.header.name);
+        names.filter(|name| name.as_str() != "authorization").chain(&egress.service_headers)
+    });
     let context = ManagedHeaders::new(headers.iter().map(|header| &header.name));
     for name in own.clone().filter(|name| context.covers(name.as_str())) {
         at_headers.problem::<()>(format!(

@@ -210,6 +210,24 @@ fn no_spelling_of_what_only_the_filter_may_say_gets_out() {
 }
 
 #[test]
+fn a_token_that_another_service_showed_goes_nowhere() {
+    let mut config = exit_config();
+    // As at the door.
+    config["providers"]["mesh"] = json!({
+        "type": "service", "issuer": "mesh-auth", "from_headers": [{"name": "x-service-authorization"}],
+    });
+    config["providers"]["old"] = json!({"type": "service", "from_headers": [{"name": "x-old"}]});
+    let mut flow = Flow::with(&config);
+    flow.hop = Hop { cluster: Some(b"partner".to_vec()), ..Hop::default() };
+    let shown: [Header<'_>; 2] =
+        [("x-service-authorization", b"Bearer a.b.c"), ("x_old", b"a.b.c")];
+    let (_, strip, disposition) = flow.send("/x", &shown);
+    assert!(shown.iter().all(|(name, _)| strip.contains(&removed(name))));
+    assert_eq!(told(&forwarded(disposition)), []);
+    assert!(own_token(&mut flow).starts_with("Bearer "));
+}
+
+#[test]
 fn a_context_that_cannot_be_read_in_one_way_is_refused() {
     let cases: [&[Header]; 5] = [
         &[("x-user-id", b"u-1"), ("x-user-id", b"u-2"), ("x-user-role", b"USER")],

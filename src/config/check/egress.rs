@@ -6,7 +6,7 @@ use super::super::names::{self, HeaderName, is_header_value};
 use super::super::read::At;
 use super::super::{
     ClientCredentials, Egress, Environment, FromHeader, OwnToken, Places, Propagation, Signing,
-    TokenSource, raw,
+    TokenKind, TokenSource, raw,
 };
 use super::boundary::check_service;
 use super::context_header_name;
@@ -33,7 +33,8 @@ pub(super) fn check_egress(raw: RawEgress, at: &At<'_>, env: Environment<'_>) ->
     let service_tokens =
         check_service_tokens(service_tokens.unwrap_or_default(), &at.field("service_tokens"), env);
     for token in service_tokens.iter().flatten() {
-        let mut headers = places.iter().flatten().flat_map(|places| &places.headers);
+        let users = places.iter().flat_map(|(users, _)| users);
+        let mut headers = users.flat_map(|places| &places.headers);
         if token.header.name.as_str() != "authorization"
             && headers.any(|place| is_alike(&place.name, &token.header.name))
         {
@@ -47,9 +48,11 @@ pub(super) fn check_egress(raw: RawEgress, at: &At<'_>, env: Environment<'_>) ->
     let destinations = at_destinations.required(destinations).and_then(|raw| {
         at_destinations.each(raw, |raw, at| check_destination(raw, service_tokens.as_deref(), at))
     });
+    let (places, service_headers) = places?;
     Some(Egress {
         service: service?,
-        places: places?,
+        places,
+        service_headers,
         destinations: destinations?,
         service_tokens: service_tokens?,
     })
@@ -59,21 +62,27 @@ fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
     canonical(one.as_str()) == canonical(other.as_str())
 }
 
-/// The places of users' tokens. What stands there is taken off whatever it is, so no prefix counts, and
-/// `authorization` is always one.
+/// The places of users' tokens, and the headers of services'. What stands in them is taken off whatever it is,
+/// so no prefix counts, and `authorization` is always one of the former.
 fn check_places(
     providers: Option<BTreeMap<String, raw::Provider>>,
     at: &At<'_>,
-) -> Option<Vec<Places>> {
-    let whole = |name| FromHeader { name, value_prefix: String::new() };
+) -> Option<(Vec<Places>, Vec<HeaderName>)> {
     let at = at.field("providers");
-    let mut places = check_token_places(providers, &at)?;
-    for header in places.iter_mut().flat_map(|places| &mut places.headers) {
-        header.value_prefix.clear();
+    let authorization: HeaderName = at.default("authorization")?;
+    let whole = |name| FromHeader { name, value_prefix: String::new() };
+    let headers = vec![whole(authorization.clone())];
+    let mut places = vec![Places { headers, cookies: Vec::new(), params: Vec::new() }];
+    let mut service_headers = Vec::new();
+    for (kind, Places { headers, cookies, params }) in check_token_places(providers, &at)? {
+        let names = headers.into_iter().map(|header| header.name);
+        let mut names: Vec<HeaderName> = names.filter(|name| *name != authorization).collect();
+        if kind == TokenKind::Service {
+            service_headers.append(&mut names);
+        }
+        places.push(Places { headers: names.into_iter().map(whole).collect(), cookies, params });
     }
-    let authorization = vec![whole(at.default("authorization")?)];
-    places.push(Places { headers: authorization, cookies: Vec::new(), params: Vec::new() });
-    Some(places)
+    Some((places, service_headers))
 }
 
 fn check_service_tokens(

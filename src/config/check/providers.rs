@@ -81,13 +81,7 @@ fn check_provider(
         from_params,
     } = raw;
 
-    let kind = match kind.as_deref() {
-        None | Some("user") => Some(TokenKind::User),
-        Some("service") => Some(TokenKind::Service),
-        Some(other) => at
-            .field("type")
-            .problem(format!("`{other}` is not a type of token, write `user` or `service`")),
-    };
+    let kind = check_kind(kind.as_deref(), &at.field("type"));
     let preset = check_preset(preset.as_deref(), &at.field("preset"));
     let issuer = at.field("issuer").required_text(issuer);
     let audiences = match (audiences, allow_any_audience.unwrap_or(false)) {
@@ -164,18 +158,30 @@ fn check_provider(
 pub(super) fn check_token_places(
     raw: Option<BTreeMap<String, raw::Provider>>,
     at: &At<'_>,
-) -> Option<Vec<Places>> {
-    let checked: Vec<Option<Places>> = at
+) -> Option<Vec<(TokenKind, Places)>> {
+    let checked: Vec<Option<(TokenKind, Places)>> = at
         .required(raw)?
         .into_iter()
         .map(|(name, provider)| {
             let at = at.field(&name);
-            let raw::Provider { preset, from_headers, from_cookies, from_params, .. } = provider;
+            let raw::Provider { kind, preset, from_headers, from_cookies, from_params, .. } =
+                provider;
+            let kind = check_kind(kind.as_deref(), &at.field("type"));
             let preset = check_preset(preset.as_deref(), &at.field("preset"))?;
-            check_places(from_headers, from_cookies, from_params, preset, &at)
+            Some((kind?, check_places(from_headers, from_cookies, from_params, preset, &at)?))
         })
         .collect();
     checked.into_iter().collect()
+}
+
+fn check_kind(kind: Option<&str>, at: &At<'_>) -> Option<TokenKind> {
+    match kind {
+        None | Some("user") => Some(TokenKind::User),
+        Some("service") => Some(TokenKind::Service),
+        Some(other) => {
+            at.problem(format!("`{other}` is not a type of token, write `user` or `service`"))
+        }
+    }
 }
 
 /// What is known beforehand of an issuer's tokens.
