@@ -5,10 +5,10 @@
 //!       -> (AwaitUser) -> known user -> rule -> Forward
 //! ```
 //!
-//! At a service's door ([`door`]) comes before that who the hop is: by its certificate, by its service token,
+//! At a service's door (`door`) comes before that who the hop is: by its certificate, by its service token,
 //! which goes the same way up to `not revoked`. Where it may say who the user is, the way ends there.
 //!
-//! At a service's exit ([`exit`]) the way is another one, and short: where the request goes, what may go there.
+//! At a service's exit (`exit`) the way is another one, and short: where the request goes, what may go there.
 //!
 //! What each step finds wanting ends in [`Step::Deny`], and nothing else does not end in
 //! [`Step::Forward`], whose edits need a [`Permit`].
