@@ -306,6 +306,29 @@ impl Exchange {
         })
     }
 
+    /// Posts what `merged` makes of what stands there about the same thing.
+    #[must_use]
+    pub fn post_merged(
+        &self,
+        place: &Place,
+        now: UnixTime,
+        merged: impl Fn(Option<&Posted>) -> Posted,
+    ) -> Receipt {
+        self.give_back(place, now, |_, note| {
+            Some(Note { posted: Some(merged(note.posted.as_ref())), ..Note::default() })
+        })
+    }
+
+    /// When the answer came that stands in a place, and whether it is about this.
+    #[must_use]
+    pub fn standing(&self, place: &Place) -> Option<(UnixTime, bool)> {
+        match self.find(place).0 {
+            Found::This(note) => Some((note.posted?.at, true)),
+            Found::Other(note) => Some((note.posted?.at, false)),
+            Found::Nothing => None,
+        }
+    }
+
     /// Posts that asking failed, likewise. The last answer stays, and so does the turn of another
     /// worker that took over.
     #[must_use]

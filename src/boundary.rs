@@ -3,10 +3,13 @@
 //! At a service's door the context that a hop sends is believed where the config lets that hop assert
 //! it, and only there. The hop is known by the certificate that Envoy verified, or by a service token.
 
+pub mod destination;
 pub mod peer;
+pub mod propagation;
+pub mod service_token;
 
 use crate::config::names::is_header_value;
-use crate::config::{Boundary, Context, ServiceTokens, ValueSource};
+use crate::config::{Boundary, Context, ContextHeader, ServiceTokens, ValueSource};
 use crate::headers::Field;
 use crate::token::VerifiedToken;
 use crate::user::UserRecord;
@@ -130,8 +133,22 @@ impl AssertedContext {
     /// [`Distrust::Untrusted`] where a header is there twice, under another spelling, or with a value that
     /// is not legal, or one that is required is missing beside others.
     pub fn read(config: &Context, fields: &[Field]) -> Result<Option<Self>, Distrust> {
+        let sent = Self::part(config, fields)?;
+        let lacks =
+            |header: &ContextHeader| header.required && sent.value(header.name.as_str()).is_none();
+        match sent.0.is_empty() {
+            true => Ok(None),
+            false if config.headers.iter().any(lacks) => Err(Distrust::Untrusted),
+            false => Ok(Some(sent)),
+        }
+    }
+
+    /// The same, though some that are required be missing.
+    ///
+    /// # Errors
+    /// As [`Self::read`], but for that.
+    pub fn part(config: &Context, fields: &[Field]) -> Result<Self, Distrust> {
         let mut values = Vec::new();
-        let mut missing = false;
         for header in &config.headers {
             let name = header.name.as_str();
             let alike = |field: &&Field| {
@@ -139,7 +156,7 @@ impl AssertedContext {
             };
             let mut found = fields.iter().filter(alike);
             match (found.next(), found.next()) {
-                (None, _) => missing |= header.required,
+                (None, _) => {}
                 (Some(field), None) if field.name == name => {
                     let value = std::str::from_utf8(&field.value).ok();
                     let value = value.filter(|value| is_header_value(value));
@@ -148,11 +165,20 @@ impl AssertedContext {
                 (Some(_), _) => return Err(Distrust::Untrusted),
             }
         }
-        match values.is_empty() {
-            true => Ok(None),
-            false if missing => Err(Distrust::Untrusted),
-            false => Ok(Some(Self(values))),
-        }
+        Ok(Self(values))
+    }
+
+    /// What the door was told of the request that this one is made for, where nothing here contradicts it.
+    #[must_use]
+    pub fn restored(self, told: Vec<(String, String)>) -> Option<Self> {
+        let agrees = self.0.iter().all(|pair| told.contains(pair));
+        agrees.then_some(Self(told))
+    }
+
+    /// Whether it says nothing of a user.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The value of a header.

@@ -10,6 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::board::Theirs;
+use crate::boundary::service_token::ServiceTokenId;
 use crate::config::Secret;
 use crate::config::names::{Authority, ClusterName, HeaderName, is_header_value};
 use crate::headers::Field;
@@ -46,14 +47,16 @@ pub enum CallKey {
     User(UserKey),
     /// A user's record on its way to Redis. Nobody waits for that.
     Store(UserKey),
+    /// A token by which the service shows who it is.
+    ServiceToken(ServiceTokenId),
 }
 
 impl CallKey {
-    /// Whether it is what every worker holds a copy of.
+    /// Whether it is something that every worker holds, of which there is no more than the config names.
     #[must_use]
-    pub fn is_document(&self) -> bool {
+    pub fn is_held(&self) -> bool {
         match self {
-            Self::Jwks(_) | Self::Feed => true,
+            Self::Jwks(_) | Self::Feed | Self::ServiceToken(_) => true,
             Self::Introspection(_) | Self::Blacklist(_) | Self::User(_) | Self::Store(_) => false,
         }
     }
@@ -382,15 +385,15 @@ impl Calls {
         id
     }
 
-    /// Whether there is no room for a call for `key`. Fetches of keys and of the feed always have room, and
-    /// take none: there are no more than the config names. Anybody can cause introspection, which may take
+    /// Whether there is no room for a call for `key`. Fetches of keys, of the feed and of the service's own tokens
+    /// always have room, and take none: there are no more than the config names. Anybody can cause introspection, which may take
     /// half of it, and nobody waits for what is stored.
     #[must_use]
     pub fn is_full_for(&self, key: &CallKey) -> bool {
-        let all = |limit| self.count(|key| !key.is_document()) >= limit;
+        let all = |limit| self.count(|key| !key.is_held()) >= limit;
         let half = self.limit.div_ceil(2);
         match key {
-            CallKey::Jwks(_) | CallKey::Feed => false,
+            CallKey::Jwks(_) | CallKey::Feed | CallKey::ServiceToken(_) => false,
             CallKey::User(_) | CallKey::Blacklist(_) => all(self.limit),
             CallKey::Introspection(_) => {
                 all(self.limit)

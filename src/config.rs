@@ -15,11 +15,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::boundary::destination::Destination;
 use crate::boundary::peer::{PeerName, SpiffePattern};
 use crate::headers::ManagedHeaders;
 use crate::jwks::KeySet;
 use crate::rules::Rules;
 use crate::signature::Preference;
+use crate::signature::signer::Signer;
 use crate::token::ProviderId;
 use crate::token::algorithm::Algorithm;
 use names::{Authority, ClusterName, HeaderName, HttpUri, JsonPointer, KeyTemplate, PathTemplate};
@@ -103,6 +105,8 @@ pub struct Config {
     pub crypto: Preference,
     /// The key under which workers share what they fetched; without it each fetches for itself.
     pub sharing: Option<Secret>,
+    /// How the context of a request reaches the requests that are made for its sake.
+    pub propagation: Propagation,
     /// Bounds on what strangers can make meshgate hold.
     pub limits: Limits,
 }
@@ -114,6 +118,8 @@ pub enum Mode {
     Gateway,
     /// At a service's door, where other services come in.
     Service(Box<Boundary>),
+    /// Where a service's own requests leave.
+    Egress(Box<Egress>),
 }
 
 impl Mode {
@@ -123,8 +129,104 @@ impl Mode {
         match self {
             Self::Gateway => "gateway",
             Self::Service(_) => "service",
+            Self::Egress(_) => "egress",
         }
     }
+
+    /// How requests leave, where they do.
+    #[must_use]
+    pub fn egress(&self) -> Option<&Egress> {
+        match self {
+            Self::Egress(egress) => Some(egress),
+            Self::Gateway | Self::Service(_) => None,
+        }
+    }
+
+    /// The name of the service whose door or exit this is.
+    #[must_use]
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::Gateway => None,
+            Self::Service(boundary) => Some(&boundary.service),
+            Self::Egress(egress) => Some(&egress.service),
+        }
+    }
+}
+
+/// How the context of a request that came in reaches the requests that its service makes for its sake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// By the service alone, which copies the headers.
+    ByService,
+    /// By the request id, too, and what the service says is held against that.
+    ByRequestId,
+}
+
+/// What a service's own requests take along.
+#[derive(Debug)]
+pub struct Egress {
+    /// The service's own name.
+    pub service: String,
+    /// Where users' tokens may stand; `authorization` among them.
+    pub places: Vec<Places>,
+    /// Other headers in which services show tokens: what the service writes there goes nowhere.
+    pub service_headers: Vec<HeaderName>,
+    /// What may go where; the first that fits holds, and nothing goes where none does.
+    pub destinations: Vec<Destination>,
+    /// The tokens by which the service shows who it is.
+    pub service_tokens: Vec<OwnToken>,
+}
+
+/// A token by which a service shows who it is.
+#[derive(Debug)]
+pub struct OwnToken {
+    /// The key in `service_tokens`; names it in logs.
+    pub name: String,
+    /// The header that it is sent in.
+    pub header: FromHeader,
+    /// Where it comes from.
+    pub source: TokenSource,
+}
+
+/// Where a service's own token comes from.
+#[derive(Debug)]
+pub enum TokenSource {
+    /// A token endpoint gives it.
+    ClientCredentials(ClientCredentials),
+    /// It is signed here.
+    Sign(Signing),
+}
+
+/// How a token endpoint is asked for a token (RFC 6749 section 4.4).
+#[derive(Debug)]
+pub struct ClientCredentials {
+    /// The endpoint.
+    pub uri: HttpUri,
+    /// The Envoy cluster that leads there.
+    pub cluster: ClusterName,
+    /// How the service names itself there: the value of `authorization`.
+    pub authorization: Secret,
+    /// The body of the call.
+    pub form: String,
+    /// How long one call may take.
+    pub timeout: Duration,
+}
+
+/// How a service's own token is signed.
+#[derive(Debug)]
+pub struct Signing {
+    /// With what.
+    pub signer: Signer,
+    /// The key's name.
+    pub kid: Option<String>,
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`.
+    pub audience: String,
+    /// How long a token is good. Whole seconds.
+    pub ttl: Duration,
+    /// `permissions`.
+    pub permissions: Vec<String>,
 }
 
 /// Who may say who the user is, at a service's door.

@@ -46,6 +46,8 @@ pub enum Code {
     UntrustedPeer,
     /// A service must have proved who it is.
     ServiceRequired,
+    /// The service speaks for another user than it was asked by.
+    ContextMismatch,
     /// The issuer's keys cannot be had.
     KeysUnavailable,
     /// The issuer cannot be asked about the token.
@@ -54,6 +56,8 @@ pub enum Code {
     RevocationUnavailable,
     /// The users service cannot be asked, or makes no sense.
     UserLookupUnavailable,
+    /// The service's own token cannot be had.
+    ServiceTokenUnavailable,
     /// The path can be read in too many ways.
     PathRefused,
     /// Too many requests wait already.
@@ -64,7 +68,7 @@ pub enum Code {
 
 impl Code {
     /// Every code there is.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::TokenMissing,
         Self::TokenMalformed,
         Self::AlgorithmNotAllowed,
@@ -84,10 +88,12 @@ impl Code {
         Self::PermissionRequired,
         Self::UntrustedPeer,
         Self::ServiceRequired,
+        Self::ContextMismatch,
         Self::KeysUnavailable,
         Self::IntrospectionUnavailable,
         Self::RevocationUnavailable,
         Self::UserLookupUnavailable,
+        Self::ServiceTokenUnavailable,
         Self::PathRefused,
         Self::Overloaded,
         Self::InternalError,
@@ -116,10 +122,12 @@ impl Code {
             Self::PermissionRequired => Row("permission_required", 403, InsufficientScope, "the user does not have a permission that this path requires"),
             Self::UntrustedPeer => Row("untrusted_peer", 403, None, "the caller is not trusted to say what it says"),
             Self::ServiceRequired => Row("service_required", 403, None, "this path is for services that prove who they are"),
+            Self::ContextMismatch => Row("context_mismatch", 403, None, "the request speaks for another user than the one that it is made for"),
             Self::KeysUnavailable => Row("keys_unavailable", 503, TryLater, "the issuer's keys cannot be fetched at present"),
             Self::IntrospectionUnavailable => Row("introspection_unavailable", 503, TryLater, "the issuer cannot be asked about the token at present"),
             Self::RevocationUnavailable => Row("revocation_unavailable", 503, TryLater, "it cannot be known at present whether the token is revoked"),
             Self::UserLookupUnavailable => Row("user_lookup_unavailable", 503, TryLater, "the user cannot be looked up at present"),
+            Self::ServiceTokenUnavailable => Row("service_token_unavailable", 503, TryLater, "the service's own token cannot be had at present"),
             Self::PathRefused => Row("path_refused", 400, None, "the path can be read in too many ways"),
             Self::Overloaded => Row("overloaded", 503, TryLater, "too many requests are waiting"),
             Self::InternalError => Row("internal_error", 500, None, "the request could not be processed"),

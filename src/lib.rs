@@ -11,6 +11,9 @@
 //! [`worker`], which holds what the requests of one VM share. What all workers of an Envoy share
 //! stands on the [`board`]. Whatever falls short ends in a [`denial`].
 //!
+//! Inside the mesh the [`boundary`] says whose word counts: at a service's door, who may say who the user is;
+//! at its exit, where the user's context and token may go, and by what the service shows who it is.
+//!
 //! All of that is plain Rust without I/O, clock or globals: events go in, decisions come out.
 
 #![forbid(unsafe_code)]

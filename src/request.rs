@@ -5,13 +5,16 @@
 //!       -> (AwaitUser) -> known user -> rule -> Forward
 //! ```
 //!
-//! At a service's door ([`door`]) comes before that who the hop is: by its certificate, by its service token,
+//! At a service's door (`door`) comes before that who the hop is: by its certificate, by its service token,
 //! which goes the same way up to `not revoked`. Where it may say who the user is, the way ends there.
+//!
+//! At a service's exit (`exit`) the way is another one, and short: where the request goes, what may go there.
 //!
 //! What each step finds wanting ends in [`Step::Deny`], and nothing else does not end in
 //! [`Step::Forward`], whose edits need a [`Permit`].
 
 mod door;
+mod exit;
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -36,6 +39,7 @@ use crate::user::stored::Stored;
 use crate::user::{Known, UserKey, UserRecord};
 use crate::worker::{Shared, Verdict};
 use door::Door;
+use exit::AwaitToken;
 
 /// What is to be done with a request.
 #[must_use]
@@ -67,6 +71,8 @@ pub enum Waiting {
     Listed(AwaitListed),
     /// For its user's record.
     User(AwaitUser),
+    /// For the service's own token.
+    ServiceToken(AwaitToken),
 }
 
 /// How the call ended that a request waited for.
@@ -85,14 +91,16 @@ pub enum Outcome {
     Listed(bool),
     /// The users service answered, or did so earlier.
     User(Stored),
+    /// The worker holds a new token of the service's own.
+    TokenArrived,
     /// None of these: the service is down.
     Down,
     /// None of these: the service makes no sense.
     Senseless,
 }
 
-/// Leave to cross the boundary, for a user or for nobody. `admitted`, `without_user` and, at a service's
-/// door, `asserted` are its only origins, and no context edit is made without it.
+/// Leave to cross the boundary, for a user or for nobody. `admitted`, `without_user`, at a service's door
+/// `asserted` and at its exit `leave` are its only origins, and no context edit is made without it.
 #[derive(Debug)]
 pub struct Permit(());
 
@@ -102,12 +110,19 @@ struct Facts {
     demand: Demand,
     /// What takes every token off the request.
     removals: Removals,
-    request_id: String,
-    /// Whether the upstream is to be told the id: the client sent none, or a bad one.
-    new_request_id: bool,
-    grpc: bool,
+    reference: Reference,
+    arrived: UnixTime,
     /// The service that proved to be the caller.
     service: Option<String>,
+}
+
+/// How answers, logs and other filters speak of a request.
+#[derive(Debug)]
+pub(crate) struct Reference {
+    request_id: String,
+    /// Whether the upstream is to be told the id: the client sent none, or a bad one.
+    is_new: bool,
+    grpc: bool,
 }
 
 /// What a verified token is good for.
@@ -121,7 +136,16 @@ enum Goal {
 
 /// Takes a request up whose client-sent context is gone. `hop` is where it came from.
 pub fn begin(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> Step {
-    let facts = Facts::of(head, shared);
+    let config = Rc::clone(&shared.config);
+    match &config.mode {
+        Mode::Egress(egress) => exit::leave(head, hop, egress, shared, now),
+        Mode::Gateway | Mode::Service(_) => enter(head, hop, shared, now),
+    }
+}
+
+/// Takes a request up that comes in.
+fn enter(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> Step {
+    let facts = Facts::of(head, shared, now);
     match facts.demand.level {
         Level::Anonymous => return without_user(facts, shared),
         Level::Nobody => return facts.refuse(Code::PathRefused),
@@ -129,6 +153,7 @@ pub fn begin(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> 
     }
     let config = Rc::clone(&shared.config);
     match &config.mode {
+        Mode::Egress(_) => facts.refuse(Code::InternalError),
         Mode::Gateway => {
             let stands_in = |id: ProviderId, text: &[u8]| {
                 let provider = id.pick(&config.providers);
@@ -220,6 +245,7 @@ impl Waiting {
             (Self::Listed(state), Outcome::Down) => state.without_answer(shared, now),
             (Self::User(state), Outcome::User(stored)) => state.answered(stored, shared, now),
             (Self::User(state), Outcome::Down) => state.without_answer(shared, now),
+            (Self::ServiceToken(state), Outcome::TokenArrived) => state.second_try(shared, now),
             (
                 waiting,
                 Outcome::KeysArrived
@@ -227,18 +253,19 @@ impl Waiting {
                 | Outcome::FeedArrived { .. }
                 | Outcome::Listed(_)
                 | Outcome::User(_)
+                | Outcome::TokenArrived
                 | Outcome::Down
                 | Outcome::Senseless,
             ) => Step::Deny(waiting.give_up()),
         }
     }
 
-    /// Whether its token was verified.
+    /// Whether its token was verified, or it is the service's own request.
     #[must_use]
     pub fn is_verified(&self) -> bool {
         match self {
             Self::Keys(_) | Self::Word(_) => false,
-            Self::Feed(_) | Self::Listed(_) | Self::User(_) => true,
+            Self::Feed(_) | Self::Listed(_) | Self::User(_) | Self::ServiceToken(_) => true,
         }
     }
 
@@ -252,18 +279,21 @@ impl Waiting {
                 facts.denial(Code::RevocationUnavailable, None)
             }
             Self::User(state) => state.facts.denial(Code::UserLookupUnavailable, None),
+            Self::ServiceToken(state) => state.denial(Code::ServiceTokenUnavailable),
         }
     }
 
     /// The answer where it may not wait at all.
     #[must_use]
     pub fn overloaded(self) -> Denial {
-        let (Self::Keys(AwaitKeys { facts, .. })
-        | Self::Word(AwaitWord { facts })
-        | Self::Feed(AwaitFeed { facts, .. })
-        | Self::Listed(AwaitListed { facts, .. })
-        | Self::User(AwaitUser { facts, .. })) = self;
-        facts.denial(Code::Overloaded, None)
+        match self {
+            Self::Keys(AwaitKeys { facts, .. })
+            | Self::Word(AwaitWord { facts })
+            | Self::Feed(AwaitFeed { facts, .. })
+            | Self::Listed(AwaitListed { facts, .. })
+            | Self::User(AwaitUser { facts, .. }) => facts.denial(Code::Overloaded, None),
+            Self::ServiceToken(state) => state.denial(Code::Overloaded),
+        }
     }
 }
 
@@ -528,7 +558,7 @@ fn admitted(facts: Facts, token: &VerifiedToken, record: &UserRecord, shared: &S
     match UserContext::assemble(&config.context, token.claims(), record) {
         Ok(context) => {
             let keep_token = facts.demand.forward_token;
-            facts.forward(&Permit(()), &context, keep_token)
+            facts.forward(&Permit(()), &context, keep_token, shared)
         }
         Err(ContextError::Claim) => Step::Deny(facts.denial(
             Code::TokenMalformed,
@@ -545,28 +575,31 @@ fn admitted(facts: Facts, token: &VerifiedToken, record: &UserRecord, shared: &S
 /// the upstream might believe it.
 fn without_user(facts: Facts, shared: &Shared) -> Step {
     let context = UserContext::nobody(&shared.config.context);
-    facts.forward(&Permit(()), &context, false)
+    facts.forward(&Permit(()), &context, false, shared)
 }
 
 impl Facts {
-    fn of(head: &Stripped, shared: &mut Shared) -> Self {
+    fn of(head: &Stripped, shared: &mut Shared, now: UnixTime) -> Self {
         let config = &shared.config;
         let demand = config.rules.demand(
             head.value(":method").unwrap_or_default(),
             head.value(":path").unwrap_or_default(),
             config.context.forward_token,
         );
-        let removals = Removals::of(head, &config.providers);
-        let sent = head.value("x-request-id").and_then(request_id);
-        let new_request_id = sent.is_none();
-        let request_id = sent.unwrap_or_else(|| shared.new_request_id());
-        let grpc = head.value("content-type").is_some_and(|kind| {
-            kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
-        });
-        Self { demand, removals, request_id, new_request_id, grpc, service: None }
+        let places = config.providers.iter().map(|provider| &provider.places);
+        let removals = Removals::of(head, &places);
+        let reference = Reference::of(head, shared);
+        Self { demand, removals, reference, arrived: now, service: None }
     }
 
-    fn forward(self, permit: &Permit, context: &UserContext, keep_token: bool) -> Step {
+    fn forward(
+        self,
+        permit: &Permit,
+        context: &UserContext,
+        keep_token: bool,
+        shared: &Shared,
+    ) -> Step {
+        shared.tell_exit(&self.reference, context, self.arrived);
         let mut edits = context_edits(permit, context);
         edits.extend(self.removals.alike);
         if !keep_token {
@@ -575,9 +608,7 @@ impl Facts {
         if let Some(service) = self.service {
             edits.push(Edit::Set(SERVICE_NAME.to_owned(), service.into_bytes()));
         }
-        if self.new_request_id {
-            edits.push(Edit::Set("x-request-id".to_owned(), self.request_id.into_bytes()));
-        }
+        edits.extend(self.reference.into_edit());
         Step::Forward(edits)
     }
 
@@ -601,6 +632,31 @@ impl Facts {
             | TokenError::Ambiguous => None,
         };
         Step::Deny(self.denial(error.into(), detail))
+    }
+
+    fn denial(self, code: Code, detail: Option<&'static str>) -> Denial {
+        self.reference.denial(code, detail)
+    }
+}
+
+impl Reference {
+    fn of(head: &Stripped, shared: &mut Shared) -> Self {
+        let sent = head.value("x-request-id").and_then(request_id);
+        let is_new = sent.is_none();
+        let grpc = head.value("content-type").is_some_and(|kind| {
+            kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
+        });
+        Self { request_id: sent.unwrap_or_else(|| shared.new_request_id()), is_new, grpc }
+    }
+
+    /// The id.
+    pub(crate) fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// What tells the upstream the id, where it is not told already.
+    fn into_edit(self) -> Option<Edit> {
+        self.is_new.then(|| Edit::Set("x-request-id".to_owned(), self.request_id.into_bytes()))
     }
 
     fn denial(self, code: Code, detail: Option<&'static str>) -> Denial {

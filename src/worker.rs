@@ -13,9 +13,11 @@ use std::rc::Rc;
 
 use crate::board::Exchange;
 use crate::boundary::peer::Hop;
+use crate::boundary::propagation;
+use crate::boundary::service_token::ServiceTokenId;
 use crate::callout::circuit::Circuit;
 use crate::callout::{Answer, CallId, CallKey, Calls, Dispatch, Failure, GRACE, Leg, StreamId};
-use crate::config::Config;
+use crate::config::{Config, Propagation};
 use crate::denial::Denial;
 use crate::headers::{Edit, Stripped};
 use crate::log::{Level, Log};
@@ -23,6 +25,7 @@ use crate::request::{self, Outcome, Step, Waiting};
 use crate::signature::Crypto;
 use crate::time::UnixTime;
 use crate::token::ProviderId;
+use crate::user::table;
 use ask::Asked;
 use share::TurnEnd;
 pub use shared::{Shared, Verdict};
@@ -41,6 +44,17 @@ pub enum Disposition {
 
 /// A request that was held, and what is to be done with it now: never [`Disposition::Pause`].
 pub type Released = (StreamId, Disposition);
+
+/// Makes the slots of all tables that the workers of this config share, once a process.
+pub fn lay_tables(exchange: &Exchange, config: &Config) {
+    if let Some(lookup) = config.user.lookup() {
+        table::lay(exchange, lookup);
+    }
+    match config.propagation {
+        Propagation::ByService => {}
+        Propagation::ByRequestId => propagation::lay(exchange),
+    }
+}
 
 /// One VM's share of the work.
 #[derive(Debug)]
@@ -65,6 +79,7 @@ struct Circuits {
     users_redis: Circuit,
     blacklist: Circuit,
     introspection: HashMap<ProviderId, Circuit>,
+    service_tokens: HashMap<ServiceTokenId, Circuit>,
 }
 
 #[derive(Debug)]
@@ -149,8 +164,9 @@ impl Worker {
             // Another worker's turn is over and nothing has come of it: its turn is ours.
             return self.ask_again(ended, now);
         };
+        let is_outage = self.is_outage(&ended.key, answer);
         if let Some(circuit) = self.circuit(&ended.key, leg) {
-            if answer.is_outage() {
+            if is_outage {
                 circuit.failed(jitter, now);
             } else {
                 circuit.answered();
@@ -173,6 +189,9 @@ impl Worker {
                 None => return self.ask_next(ended, now),
             },
             (CallKey::User(key), _) => self.learn_user(key, answer, ended.started, now),
+            (CallKey::ServiceToken(id), _) => {
+                self.learn_service_token(*id, answer, ended.started, now)
+            }
             (CallKey::Store(_), _) => {
                 self.learn_stored(answer, now);
                 return Vec::new();

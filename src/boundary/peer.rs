@@ -7,13 +7,15 @@ use std::str::FromStr;
 
 use crate::config::names::BadName;
 
-/// What Envoy knows of the connection that a request came by.
+/// What Envoy knows of the way of a request: of the connection that it came by, and of where it goes.
 #[derive(Debug, Clone, Default)]
 pub struct Hop {
     /// Whether it has a client certificate at all.
     pub has_certificate: bool,
     /// The URI SAN of the client certificate that Envoy verified, as it stands there.
     pub uri_san: Option<Vec<u8>>,
+    /// The upstream cluster that Envoy chose for it. Read only where a service's own requests leave.
+    pub cluster: Option<Vec<u8>>,
 }
 
 impl Hop {

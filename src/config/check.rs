@@ -4,6 +4,7 @@
 //! A check that reports a problem answers `None`; the others go on, so that all are reported.
 
 mod boundary;
+mod egress;
 mod providers;
 mod revocation;
 mod user;
@@ -13,24 +14,32 @@ use std::collections::BTreeMap;
 use super::names::{self, HeaderName};
 use super::read::At;
 use super::{
-    Config, Context, ContextHeader, Environment, Limits, Mode, Otherwise, Provider, Redis, Secret,
-    TokenKind, UserSource, ValueSource, raw,
+    Config, Context, ContextHeader, Environment, FromHeader, Limits, Mode, Otherwise, Provider,
+    Redis, Secret, TokenKind, UserSource, ValueSource, raw,
 };
 use crate::board::MIN_KEY_BYTES;
 use crate::headers::{ManagedHeaders, canonical};
 use crate::rules::{PathMatch, Requirement, Rule, Rules};
 use crate::signature::Preference;
 use boundary::check_boundary;
+use egress::{RawEgress, check_egress, check_propagation};
 use providers::check_providers;
 use revocation::check_revocation;
 use user::check_user;
 
 /// Checks all of a config.
 pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Config> {
+    let word = check_mode(raw.mode.as_deref(), &at.field("mode"));
+    if let Some(word) = word {
+        refuse_fields_of_other_modes(word, &raw, at);
+    }
     let raw::Config {
-        mode,
+        mode: _,
         service,
         boundary,
+        destinations,
+        service_tokens,
+        propagation,
         providers,
         user,
         revocation,
@@ -41,28 +50,30 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         limits,
     } = raw;
 
-    let word = check_mode(mode, &at.field("mode"));
-    let providers = check_providers(providers, &at.field("providers"), env);
-    let mode = match word {
+    let at_providers = at.field("providers");
+    let (mode, providers) = match word {
+        Some(ModeWord::Egress) => {
+            let raw = RawEgress { service, providers, destinations, service_tokens };
+            let egress = check_egress(raw, at, env);
+            (egress.map(|egress| Mode::Egress(Box::new(egress))), Some(Vec::new()))
+        }
         Some(ModeWord::Service) => {
+            let providers = check_providers(providers, &at_providers, env);
             let boundary = check_boundary(service, boundary, providers.as_deref(), at);
-            boundary.map(|boundary| Mode::Service(Box::new(boundary)))
+            (boundary.map(|boundary| Mode::Service(Box::new(boundary))), providers)
         }
         Some(ModeWord::Gateway) => {
-            for (name, there) in [("service", service.is_some()), ("boundary", boundary.is_some())]
-            {
-                if there {
-                    at.field(name).problem::<()>("has no use with `mode: gateway`, remove it");
-                }
-            }
-            check_user_tokens_only(providers.as_deref(), &at.field("providers"));
-            Some(Mode::Gateway)
+            let providers = check_providers(providers, &at_providers, env);
+            check_user_tokens_only(providers.as_deref(), &at_providers);
+            (Some(Mode::Gateway), providers)
         }
-        None => None,
+        None => (None, check_providers(providers, &at_providers, env)),
     };
     let authenticates = match &mode {
         Some(Mode::Service(boundary)) => boundary.otherwise == Otherwise::Authenticate,
-        Some(Mode::Gateway) | None => true,
+        Some(Mode::Gateway) => true,
+        Some(Mode::Egress(_)) => false,
+        None => !matches!(word, Some(ModeWord::Egress)),
     };
     // Where no user is looked up, nothing need be said of how.
     let user = match user {
@@ -70,13 +81,16 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         user => check_user(user, &at.field("user"), env),
     };
     let revocation = check_revocation(revocation.unwrap_or_default(), &at.field("revocation"), env);
-    let context = check_context(context, providers.as_deref(), &at.field("context"));
+    let places = token_headers(providers.as_deref(), mode.as_ref());
+    let context = check_context(context, mode.as_ref(), &places, &at.field("context"));
     if let (Some(providers), Some(context)) = (&providers, &context) {
         check_token_headers(providers, &context.managed, &at.field("providers"));
     }
     let inside = matches!(word, Some(ModeWord::Service));
     let rules = check_rules(rules, inside, &at.field("rules"));
     let crypto = check_crypto(crypto.as_deref(), &at.field("crypto"));
+    let propagation =
+        check_propagation(propagation.as_ref(), sharing.is_some(), &at.field("propagation"));
     let sharing = match sharing {
         Some(raw) => check_sharing(raw, &at.field("sharing"), env).map(Some),
         None => Some(None),
@@ -98,8 +112,36 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         rules: rules?,
         crypto: crypto?,
         sharing: sharing?,
+        propagation: propagation?,
         limits,
     })
+}
+
+fn refuse_fields_of_other_modes(mode: ModeWord, raw: &raw::Config, at: &At<'_>) {
+    let foreign: &[(&str, bool)] = match mode {
+        ModeWord::Gateway => &[
+            ("service", raw.service.is_some()),
+            ("boundary", raw.boundary.is_some()),
+            ("destinations", raw.destinations.is_some()),
+            ("service_tokens", raw.service_tokens.is_some()),
+            ("propagation", raw.propagation.is_some()),
+        ],
+        ModeWord::Service => &[
+            ("destinations", raw.destinations.is_some()),
+            ("service_tokens", raw.service_tokens.is_some()),
+        ],
+        ModeWord::Egress => &[
+            ("boundary", raw.boundary.is_some()),
+            ("user", raw.user.is_some()),
+            ("revocation", raw.revocation.is_some()),
+            ("rules", raw.rules.is_some()),
+            ("crypto", raw.crypto.is_some()),
+        ],
+    };
+    for (name, _) in foreign.iter().filter(|(_, there)| *there) {
+        let mode = mode.name();
+        at.field(name).problem::<()>(format!("has no use with `mode: {mode}`, remove it"));
+    }
 }
 
 /// A header that is stripped from every request holds no token by the time one is looked for.
@@ -120,16 +162,30 @@ fn check_token_headers(providers: &[Provider], managed: &ManagedHeaders, at: &At
 enum ModeWord {
     Gateway,
     Service,
+    Egress,
 }
 
-fn check_mode(mode: Option<String>, at: &At<'_>) -> Option<ModeWord> {
-    match at.required(mode)?.as_str() {
+impl ModeWord {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Service => "service",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+fn check_mode(mode: Option<&str>, at: &At<'_>) -> Option<ModeWord> {
+    match at.required(mode)? {
         "gateway" => Some(ModeWord::Gateway),
         "service" => Some(ModeWord::Service),
-        later @ ("egress" | "authz") => at.problem(format!(
-            "`{later}` is not part of this version, which has `gateway` and `service`"
-        )),
-        other => at.problem(format!("`{other}` is not a mode, write `gateway` or `service`")),
+        "egress" => Some(ModeWord::Egress),
+        "authz" => at.problem(
+            "`authz` is not part of this version, which has `gateway`, `service` and `egress`",
+        ),
+        other => {
+            at.problem(format!("`{other}` is not a mode, write `gateway`, `service` or `egress`"))
+        }
     }
 }
 
@@ -211,9 +267,18 @@ fn check_redis(raw: RawRedis, at: &At<'_>, env: Environment<'_>) -> Option<Redis
     Some(Redis { cluster: cluster?, authority: authority?, headers: headers?, timeout: timeout? })
 }
 
+/// The headers in which tokens come.
+fn token_headers(providers: Option<&[Provider]>, mode: Option<&Mode>) -> Vec<String> {
+    let providers = providers.into_iter().flatten().map(|provider| &provider.places);
+    let egress = mode.and_then(Mode::egress).into_iter().flat_map(|egress| &egress.places);
+    let name = |header: &FromHeader| header.name.as_str().to_owned();
+    providers.chain(egress).flat_map(|places| places.headers.iter().map(name)).collect()
+}
+
 fn check_context(
     raw: Option<raw::Context>,
-    providers: Option<&[Provider]>,
+    mode: Option<&Mode>,
+    token_headers: &[String],
     at: &At<'_>,
 ) -> Option<Context> {
     let raw::Context { headers, forward_token } = raw.unwrap_or_default();
@@ -223,9 +288,26 @@ fn check_context(
         Some(raw) => check_context_headers(raw, &at_headers)?,
         None => default_context(&at_headers)?,
     };
-    let managed = ManagedHeaders::new(headers.iter().map(|header| &header.name));
-    let places = || providers.into_iter().flatten().flat_map(|provider| &provider.places.headers);
-    let tokens = places().map(|place| place.name.as_str()).chain(["authorization", "cookie"]);
+    let egress = mode.and_then(Mode::egress);
+    if egress.is_some() && forward_token.is_some() {
+        at.field("forward_token").problem::<()>(
+            "has no use with `mode: egress`, write `user_token: forward` for a destination",
+        );
+    }
+    // Nobody but the filter shows a service's token. `authorization` is taken off by other means.
+    let own = egress.into_iter().flat_map(|egress| {
+        let names = egress.service_tokens.iter().map(|token| &token.header.name);
+        names.filter(|name| name.as_str() != "authorization").chain(&egress.service_headers)
+    });
+    let context = ManagedHeaders::new(headers.iter().map(|header| &header.name));
+    for name in own.clone().filter(|name| context.covers(name.as_str())) {
+        at_headers.problem::<()>(format!(
+            "`{}` is the header of a service token, too, give that another one",
+            name.as_str()
+        ));
+    }
+    let managed = ManagedHeaders::new(headers.iter().map(|header| &header.name).chain(own));
+    let tokens = token_headers.iter().map(String::as_str).chain(["authorization", "cookie"]);
     Some(Context {
         headers,
         forward_token: forward_token.unwrap_or(false),

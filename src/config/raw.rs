@@ -15,6 +15,9 @@ pub struct Config {
     pub mode: Option<String>,
     pub service: Option<Service>,
     pub boundary: Option<Boundary>,
+    pub destinations: Option<Vec<Destination>>,
+    pub service_tokens: Option<BTreeMap<String, OwnToken>>,
+    pub propagation: Option<Propagation>,
     pub providers: Option<BTreeMap<String, Provider>>,
     pub user: Option<User>,
     pub revocation: Option<Revocation>,
@@ -29,6 +32,52 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Service {
     pub name: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Destination {
+    pub clusters: Option<Vec<String>>,
+    pub user_token: Option<String>,
+    pub context: Option<String>,
+    pub service_token: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct OwnToken {
+    pub client_credentials: Option<ClientCredentials>,
+    pub sign: Option<Sign>,
+    pub header: Option<FromHeader>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCredentials {
+    pub uri: Option<String>,
+    pub cluster: Option<String>,
+    pub client_id: Option<String>,
+    pub client_secret: Option<String>,
+    pub scope: Option<String>,
+    pub timeout: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Sign {
+    pub key: Option<String>,
+    pub kid: Option<String>,
+    pub alg: Option<String>,
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+    pub ttl: Option<String>,
+    pub permissions: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Propagation {
+    pub by_request_id: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]

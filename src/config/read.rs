@@ -29,6 +29,8 @@ fn is_secret(path: &str) -> bool {
     path == "sharing.key"
         || HEADERS.iter().any(|headers| path.starts_with(headers))
         || (path.starts_with("providers.") && path.ends_with(".introspection.client_secret"))
+        || (path.starts_with("service_tokens.")
+            && (path.ends_with(".client_credentials.client_secret") || path.ends_with(".sign.key")))
 }
 
 /// Reads `text` and has its words checked by `check`.
@@ -90,7 +92,7 @@ fn refuse_stray_variables(value: &Value, at: &At<'_>) {
         Value::String(text) => {
             if text.contains("${env:") && !is_secret(&at.path) {
                 let _: Option<()> = at.problem(
-                    "`${env:...}` is read in secrets only (`sharing.key`, `client_secret`, the values of `headers` of a call)",
+                    "`${env:...}` is read in secrets only (`sharing.key`, `client_secret`, `sign.key`, the values of `headers` of a call)",
                 );
             }
         }

@@ -83,12 +83,12 @@ fn every_problem_is_reported_at_once_and_says_what_to_do() {
     assert_eq!(
         problems(&config),
         [
-            "colour: unknown field, there are `mode`, `service`, `boundary`, `providers`, `user`, `revocation`, `context`, `rules`, `crypto`, `sharing`, `limits`",
+            "colour: unknown field, there are `mode`, `service`, `boundary`, `destinations`, `service_tokens`, `propagation`, `providers`, `user`, `revocation`, `context`, `rules`, `crypto`, `sharing`, `limits`",
             "providers.clerk.algorithms[2]: invalid type: integer, expected a string",
             "providers.clerk.audience: unknown field, did you mean `audiences`?",
             "rules[2]: invalid type: integer, expected an object of Rule",
             "user.lookup.cache.ttl: invalid type: integer, expected a string",
-            "mode: `gatway` is not a mode, write `gateway` or `service`",
+            "mode: `gatway` is not a mode, write `gateway`, `service` or `egress`",
             "providers.clerk.issuer: is empty",
             "providers.clerk.algorithms[1]: `none` is not an algorithm, there are `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `ES512`, `ES256K`, `EdDSA`, `Ed25519`, `HS256`, `HS384`, `HS512`, `ML-DSA-44`, `ML-DSA-65`, `ML-DSA-87`",
             "providers.clerk.remote_jwks.uri: `clerk.example/jwks` is not an absolute http or https URI",
@@ -139,8 +139,8 @@ fn a_thousand_problems_are_cut_short() {
 fn single_mistakes_are_told_by_path() {
     for (config, problem) in [
         (
-            with("/mode", json!("egress")),
-            "mode: `egress` is not part of this version, which has `gateway` and `service`",
+            with("/mode", json!("authz")),
+            "mode: `authz` is not part of this version, which has `gateway`, `service` and `egress`",
         ),
         (with("/providers", json!({})), "providers: name at least one token issuer"),
         (
@@ -162,7 +162,7 @@ fn single_mistakes_are_told_by_path() {
         ),
         (
             with("/user/lookup/cluster", json!("${env:CLUSTER}")),
-            "user.lookup.cluster: `${env:...}` is read in secrets only (`sharing.key`, `client_secret`, the values of `headers` of a call)",
+            "user.lookup.cluster: `${env:...}` is read in secrets only (`sharing.key`, `client_secret`, `sign.key`, the values of `headers` of a call)",
         ),
         (
             with("/user/lookup/redis", json!({"cluster": "webdis"})),
@@ -281,3 +281,155 @@ fn what_could_never_work_is_refused() {
     let mixed = with("/providers/clerk/algorithms", json!(["HS256", "ES256"]));
     assert_eq!(problems(&mixed), [""; 0]);
 }
+
+fn egress() -> Value {
+    json!({
+        "mode": "egress",
+        "service": {"name": "videos-service"},
+        "providers": {"clerk": {}},
+        "destinations": [{"clusters": ["channels"], "context": "forward", "service_token": "mesh"}],
+        "service_tokens": {"mesh": {"client_credentials": {
+            "uri": "https://idp.internal/token", "cluster": "idp", "client_id": "videos",
+            "client_secret": "${env:CLIENT_SECRET}",
+        }}},
+    })
+}
+
+#[test]
+fn an_exit_needs_little_and_what_it_cannot_use_is_refused() {
+    let told = |change: &dyn Fn(&mut Value)| {
+        let mut config = egress();
+        change(&mut config);
+        let env = |name: &str| (name == "CLIENT_SECRET").then(|| "hush".to_owned());
+        match Config::parse(config.to_string().as_bytes(), &env) {
+            Ok(_) => String::new(),
+            Err(error) => error.0.iter().map(Problem::to_string).collect::<Vec<_>>().join("; "),
+        }
+    };
+    assert_eq!(told(&|_| ()), "");
+    let cases: [(&str, Value, &str); 26] = [
+        ("/boundary", json!({}), "boundary: has no use with `mode: egress`, remove it"),
+        ("/user", json!({"source": "claims"}), "user: has no use with `mode: egress`, remove it"),
+        ("/revocation", json!({}), "revocation: has no use with `mode: egress`, remove it"),
+        ("/rules", json!([]), "rules: has no use with `mode: egress`, remove it"),
+        ("/crypto", json!("auto"), "crypto: has no use with `mode: egress`, remove it"),
+        (
+            "/context",
+            json!({"forward_token": true}),
+            "context.forward_token: has no use with `mode: egress`, write `user_token: forward` for a destination",
+        ),
+        ("/service", Value::Null, "service: is required"),
+        ("/providers", Value::Null, "providers: is required"),
+        ("/destinations", Value::Null, "destinations: is required"),
+        (
+            "/destinations/0/clusters",
+            json!([]),
+            "destinations[0].clusters: is empty, name at least one or remove it",
+        ),
+        (
+            "/destinations/0/clusters",
+            json!(["a b"]),
+            "destinations[0].clusters[0]: `a b` names no Envoy cluster, write a name such as `users` or `outbound|80||users.*`",
+        ),
+        (
+            "/destinations/0/context",
+            json!("keep"),
+            "destinations[0].context: `keep` is neither `strip` nor `forward`",
+        ),
+        (
+            "/destinations/0/user_token",
+            json!("forward"),
+            "destinations[0].service_token: goes in `authorization`, where the user's token may stand that is forwarded, give it another header: `service_tokens.mesh.header`",
+        ),
+        (
+            "/destinations/0/service_token",
+            json!("mash"),
+            "destinations[0].service_token: there is no `service_tokens.mash`",
+        ),
+        (
+            "/service_tokens/mesh",
+            json!({}),
+            "service_tokens.mesh: says not where the token comes from, add `client_credentials` or `sign`",
+        ),
+        (
+            "/service_tokens/mesh/sign",
+            json!({}),
+            "service_tokens.mesh: has `client_credentials` and `sign`, keep one of them",
+        ),
+        (
+            "/service_tokens/mesh/client_credentials/cluster",
+            Value::Null,
+            "service_tokens.mesh.client_credentials.cluster: is required",
+        ),
+        (
+            "/service_tokens/mesh/client_credentials/client_secret",
+            json!("${env:NONE}"),
+            "service_tokens.mesh.client_credentials.client_secret: the VM has no environment variable `NONE`, add it to `vm_config.environment_variables` (Istio: `vmConfig.env`)",
+        ),
+        (
+            "/service_tokens/mesh/header",
+            json!({"name": "cookie"}),
+            "service_tokens.mesh.header.name: this header has another meaning, choose a name such as `x-user-email`",
+        ),
+        (
+            "/service_tokens/mesh/header",
+            json!({"name": "x-a", "value_prefix": "a\nb"}),
+            "service_tokens.mesh.header.value_prefix: is not the beginning of a legal header value",
+        ),
+        (
+            "/service_tokens/mesh/header",
+            json!({"name": "x-user-id"}),
+            "context.headers: `x-user-id` is the header of a service token, too, give that another one",
+        ),
+        (
+            "/service_tokens/mesh",
+            json!({"sign": {"key": "hush", "issuer": "a", "audience": "b"}}),
+            "service_tokens.mesh.sign.key: is not a private key in JWK form, `kty: OKP` with `crv: Ed25519` or `kty: EC` with `crv: P-256`",
+        ),
+        (
+            "/service_tokens/mesh",
+            json!({"sign": {"key": KEY, "issuer": "a", "audience": "b", "alg": "ES256"}}),
+            "service_tokens.mesh.sign.alg: this key signs EdDSA, remove `alg` or take another key",
+        ),
+        (
+            "/service_tokens/mesh",
+            json!({"sign": {"key": KEY, "issuer": "a", "audience": "b", "ttl": "10500ms"}}),
+            "service_tokens.mesh.sign.ttl: must be whole seconds",
+        ),
+        (
+            "/propagation",
+            json!({"by_request_id": true}),
+            "propagation: needs `sharing: {key: ...}`, the same in the filters of both directions: they tell each other by it",
+        ),
+        ("/propagation", json!({}), "propagation.by_request_id: is required"),
+    ];
+    for (pointer, value, problem) in cases {
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        let found = told(&|config| {
+            let parent = config.pointer_mut(parent).unwrap();
+            match name.parse::<usize>() {
+                Ok(index) => parent[index] = value.clone(),
+                Err(_) => parent[name] = value.clone(),
+            }
+        });
+        assert_eq!(found, problem, "{pointer}");
+    }
+    let taken = told(&|config| {
+        config["providers"]["clerk"]["from_headers"] = json!([{"name": "x-service-token"}]);
+        config["service_tokens"]["mesh"]["header"] = json!({"name": "x_service_token"});
+    });
+    assert_eq!(
+        taken,
+        "service_tokens.mesh.header: `x_service_token` is where users' tokens stand, name another header"
+    );
+    for (field, value) in
+        [("destinations", json!([])), ("service_tokens", json!({})), ("propagation", json!({}))]
+    {
+        assert_eq!(
+            problems(&with(&format!("/{field}"), value)),
+            [format!("{field}: has no use with `mode: gateway`, remove it")]
+        );
+    }
+}
+
+const KEY: &str = r#"{"kty":"OKP","crv":"Ed25519","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;

@@ -208,5 +208,5 @@ fn asserted(facts: Facts, asserted: &AssertedContext, shared: &Shared) -> Step {
     }
     let context = UserContext::asserted(&config.context, asserted);
     // The user's token, if there is one, was not verified here.
-    facts.forward(&Permit(()), &context, false)
+    facts.forward(&Permit(()), &context, false, shared)
 }

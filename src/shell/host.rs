@@ -109,23 +109,30 @@ pub fn enter(stream: StreamId) -> bool {
     hostcalls::set_effective_context(stream.0).is_ok()
 }
 
-/// Who the current stream came from. Nobody in particular where the config does not ask.
+/// Who the current stream came from, or where it goes: what the config asks for.
 pub fn hop(mode: &Mode) -> Hop {
-    let path = match mode {
-        Mode::Gateway => return Hop::default(),
-        Mode::Service(boundary) if boundary.ambient => vec!["filter_state", PEER_PRINCIPAL],
-        Mode::Service(_) => vec!["connection", "uri_san_peer_certificate"],
-    };
-    let uri_san = property(path).filter(|uri| !uri.is_empty());
-    // Envoy writes `true` as one byte.
-    let has_certificate =
-        uri_san.is_some() || property(vec!["connection", "mtls"]).is_some_and(|mtls| mtls != [0]);
-    Hop { has_certificate, uri_san }
+    match mode {
+        Mode::Gateway => Hop::default(),
+        Mode::Service(boundary) => {
+            let path = if boundary.ambient {
+                vec!["filter_state", PEER_PRINCIPAL]
+            } else {
+                vec!["connection", "uri_san_peer_certificate"]
+            };
+            let uri_san = property(path);
+            // Envoy writes `true` as one byte.
+            let has_certificate = uri_san.is_some()
+                || property(vec!["connection", "mtls"]).is_some_and(|mtls| mtls != [0]);
+            Hop { has_certificate, uri_san, ..Hop::default() }
+        }
+        Mode::Egress(_) => Hop { cluster: property(vec!["xds", "cluster_name"]), ..Hop::default() },
+    }
 }
 
+/// A property of the current stream that is not empty.
 fn property(path: Vec<&str>) -> Option<Vec<u8>> {
     // Envoy's statuses here are Ok, NotFound and SerializationFailure, and the wrapper knows them all.
-    hostcalls::get_property(path).ok().flatten()
+    hostcalls::get_property(path).ok().flatten().filter(|value| !value.is_empty())
 }
 
 /// Starts a callout of the current context. Answers with Envoy's token for it.

@@ -18,8 +18,7 @@ use crate::callout::{Answer, CallId, StreamId};
 use crate::config::Config;
 use crate::log::Level;
 use crate::signature::Crypto;
-use crate::user::table;
-use crate::worker::{Disposition, Released, Worker};
+use crate::worker::{self, Disposition, Released, Worker};
 
 /// The first tick comes at once: callouts cannot be made before it, and keys are wanted early.
 const FIRST_TICK: Duration = Duration::from_millis(1);
@@ -150,9 +149,7 @@ impl RootContext for Root {
                 host::join_roster(queue);
             }
             let exchange = Exchange::new(Box::new(host::SharedData), key, me);
-            if let Some(lookup) = config.user.lookup() {
-                table::lay(&exchange, lookup);
-            }
+            worker::lay_tables(&exchange, &config);
             exchange
         });
         self.shared = Some(Rc::new(Shared {

@@ -68,12 +68,12 @@ pub struct Removals {
 }
 
 impl Removals {
-    /// What takes every token off `head`.
+    /// What takes every token off `head` that stands in one of these places.
     #[must_use]
-    pub fn of(head: &Stripped, providers: &[Provider]) -> Self {
+    pub fn of<'a>(head: &Stripped, all: &(impl Iterator<Item = &'a Places> + Clone)) -> Self {
         let mut removals = Self::default();
         for field in head.fields() {
-            let places = || providers.iter().flat_map(|provider| &provider.places.headers);
+            let places = || all.clone().flat_map(|places| &places.headers);
             if places().any(|place| place.name.as_str() == field.name && holds_token(field, place))
             {
                 removals.read.push(Edit::Remove(field.name.clone()));
@@ -84,15 +84,17 @@ impl Removals {
                 removals.alike.push(Edit::Remove(field.name.clone()));
             }
         }
-        removals.read.extend(cookie_removal(head, providers));
-        removals.read.extend(param_removal(head, providers));
+        removals.read.extend(cookie_removal(head, all));
+        removals.read.extend(param_removal(head, all));
         removals
     }
 }
 
-fn cookie_removal(head: &Stripped, providers: &[Provider]) -> Option<Edit> {
-    let named =
-        |pair: &&[u8]| providers.iter().any(|provider| is_named(pair, &provider.places.cookies));
+fn cookie_removal<'a>(
+    head: &Stripped,
+    all: &(impl Iterator<Item = &'a Places> + Clone),
+) -> Option<Edit> {
+    let named = |pair: &&[u8]| all.clone().any(|places| is_named(pair, &places.cookies));
     if !cookie_pairs(head).any(|pair| named(&pair)) {
         return None;
     }
@@ -104,10 +106,13 @@ fn cookie_removal(head: &Stripped, providers: &[Provider]) -> Option<Edit> {
     })
 }
 
-fn param_removal(head: &Stripped, providers: &[Provider]) -> Option<Edit> {
+fn param_removal<'a>(
+    head: &Stripped,
+    all: &(impl Iterator<Item = &'a Places> + Clone),
+) -> Option<Edit> {
     let named = |pair: &&[u8]| {
         let name = decoded(name_of(pair));
-        providers.iter().any(|provider| is_named(&name, &provider.places.params))
+        all.clone().any(|places| is_named(&name, &places.params))
     };
     if !query_pairs(head).any(|pair| named(&pair)) {
         return None;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::share::Turn;
 use super::{Released, Worker};
+use crate::boundary::service_token::{self, ServiceTokenId};
 use crate::callout::circuit::Circuit;
-use crate::callout::{CallKey, CallRequest, Ended, GRACE, Joined, Leg, StreamId};
-use crate::config::{KeySource, UserSource};
+use crate::callout::{Answer, CallKey, CallRequest, Ended, GRACE, Joined, Leg, StreamId};
+use crate::config::{ClientCredentials, KeySource, TokenSource, UserSource};
 use crate::redis;
 use crate::request::Outcome;
 use crate::revocation::blacklist;
@@ -114,10 +115,9 @@ impl Worker {
         }
     }
 
-    /// The documents that are to be fetched by now.
+    /// What is to be fetched by now: documents, and the service's own tokens.
     pub(super) fn due(&self, now: UnixTime) -> Vec<CallKey> {
-        let keys = self.documents().into_iter();
-        keys.filter(|key| match key {
+        let documents = self.documents().into_iter().filter(|key| match key {
             CallKey::Jwks(provider) => {
                 self.shared.keys(*provider).is_some_and(|keys| keys.is_due(now))
             }
@@ -125,9 +125,10 @@ impl Worker {
             CallKey::Introspection(_)
             | CallKey::Blacklist(_)
             | CallKey::User(_)
-            | CallKey::Store(_) => false,
-        })
-        .collect()
+            | CallKey::Store(_)
+            | CallKey::ServiceToken(_) => false,
+        });
+        documents.chain(self.shared.service_tokens_due(now)).collect()
     }
 
     /// Whether somebody is not known to be down who could be asked.
@@ -165,10 +166,30 @@ impl Worker {
                 Some(self.circuits.introspection.entry(question.provider).or_default())
             }
             (CallKey::Blacklist(_), _) => Some(&mut self.circuits.blacklist),
+            (CallKey::ServiceToken(id), _) => {
+                Some(self.circuits.service_tokens.entry(*id).or_default())
+            }
             (CallKey::User(_), Leg::Redis) | (CallKey::Store(_), _) => {
                 Some(&mut self.circuits.users_redis)
             }
             (CallKey::User(_), Leg::Origin | Leg::Discovery) => Some(&mut self.circuits.users),
+        }
+    }
+
+    /// Whether an answer says that who was asked is down. Of a service's own token, that is each that brings
+    /// none: all questions are the same one, and there is no other pace for them.
+    pub(super) fn is_outage(&self, key: &CallKey, answer: &Answer) -> bool {
+        let limits = &self.shared.config.limits;
+        match key {
+            CallKey::ServiceToken(_) => {
+                service_token::read_answer(answer, limits, UnixTime::from_millis(0)).is_err()
+            }
+            CallKey::Jwks(_)
+            | CallKey::Introspection(_)
+            | CallKey::Feed
+            | CallKey::Blacklist(_)
+            | CallKey::User(_)
+            | CallKey::Store(_) => answer.is_outage(),
         }
     }
 
@@ -196,6 +217,10 @@ impl Worker {
                 let redis = config.revocation.blacklist.as_ref().map(|list| &list.redis);
                 (redis.map_or(Duration::ZERO, |redis| redis.timeout), None)
             }
+            CallKey::ServiceToken(id) => {
+                let asked = self.client_credentials(*id);
+                (asked.map_or(Duration::ZERO, |asked| asked.timeout), None)
+            }
             CallKey::User(_) | CallKey::Store(_) => match config.user.lookup() {
                 Some(lookup) => {
                     (lookup.timeout, lookup.redis.as_ref().map(|redis| redis.redis.timeout))
@@ -216,7 +241,8 @@ impl Worker {
             CallKey::Introspection(_)
             | CallKey::Blacklist(_)
             | CallKey::User(_)
-            | CallKey::Store(_) => {}
+            | CallKey::Store(_)
+            | CallKey::ServiceToken(_) => {}
         }
     }
 
@@ -265,7 +291,18 @@ impl Worker {
                     Leg::Origin | Leg::Discovery => Some(user::lookup_request(lookup, key, limits)),
                 }
             }
+            CallKey::ServiceToken(id) => {
+                Some(service_token::request(self.client_credentials(*id)?, limits))
+            }
             CallKey::Store(_) => None,
+        }
+    }
+
+    /// How a token of the service's own is asked for, where it is.
+    fn client_credentials(&self, id: ServiceTokenId) -> Option<&ClientCredentials> {
+        match &id.pick(&self.shared.config.mode.egress()?.service_tokens)?.source {
+            TokenSource::ClientCredentials(asked) => Some(asked),
+            TokenSource::Sign(_) => None,
         }
     }
 

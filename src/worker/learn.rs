@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Circuits, Worker};
+use crate::boundary::service_token::{self, ServiceTokenId};
 use crate::callout::{Answer, CallKey, Leg};
 use crate::config::Lookup;
 use crate::jwks::cache::RemoteKeys;
@@ -261,6 +262,31 @@ impl Worker {
         }
         self.shared.users.remember(key, stored.clone());
         Some(Outcome::User(stored))
+    }
+
+    /// Takes a token of the service's own, which was asked for at `asked`.
+    pub(super) fn learn_service_token(
+        &mut self,
+        id: ServiceTokenId,
+        answer: &Answer,
+        asked: UnixTime,
+        now: UnixTime,
+    ) -> Outcome {
+        match service_token::read_answer(answer, &self.shared.config.limits, asked) {
+            Ok(token) => {
+                if let Some(held) = id.pick_mut(&mut self.shared.service_tokens) {
+                    *held = Some(token);
+                }
+                Outcome::TokenArrived
+            }
+            Err(error) => {
+                let config = Rc::clone(&self.shared.config);
+                let all = config.mode.egress().map_or(&[][..], |egress| &egress.service_tokens);
+                let name = id.pick(all).map_or("", |token| &token.name);
+                self.log.warn(&format!("service token name={name}"), &error.to_string(), now);
+                Outcome::Down
+            }
+        }
     }
 
     /// Hands a user's record to Redis, for the other proxies.

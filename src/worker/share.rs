@@ -304,7 +304,9 @@ impl Worker {
             CallKey::Introspection(_)
             | CallKey::Blacklist(_)
             | CallKey::User(_)
-            | CallKey::Store(_) => return None,
+            | CallKey::Store(_)
+            // A secret: the board is not encrypted.
+            | CallKey::ServiceToken(_) => return None,
         };
         Some((exchange, exchange.place(kind, &subject.to_string())))
     }

@@ -4,9 +4,14 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::board::Exchange;
+use crate::boundary::propagation::{self, Origin};
+use crate::boundary::service_token::{self, Held, ServiceTokenId};
 use crate::callout::CallKey;
-use crate::config::{Config, Lookup};
+use crate::config::{Config, Lookup, Propagation, TokenSource};
+use crate::context::UserContext;
+use crate::headers::Edit;
 use crate::jwks::cache::{Keys, ProviderKeys};
+use crate::request::Reference;
 use crate::revocation::blacklist::{Listed, Names};
 use crate::revocation::feed::{Feed, Known as KnownFeed};
 use crate::signature::Crypto;
@@ -30,6 +35,8 @@ pub struct Shared {
     pub(super) users: UserCache,
     pub(super) keys: Vec<ProviderKeys>,
     pub(super) feed: Feed,
+    /// The service's own tokens, one for each that the config names.
+    pub(super) service_tokens: Vec<Option<Held>>,
     /// By this the workers of the process share what they fetch.
     pub(super) exchange: Option<Exchange>,
     /// What is to be asked for though nobody waits for it.
@@ -56,6 +63,11 @@ pub enum Verdict {
     Unavailable,
 }
 
+fn no_tokens(config: &Config) -> Vec<Option<Held>> {
+    let tokens = config.mode.egress().into_iter().flat_map(|egress| &egress.service_tokens);
+    tokens.map(|_| None).collect()
+}
+
 impl Shared {
     /// Nothing known yet.
     pub(super) fn new(
@@ -74,6 +86,7 @@ impl Shared {
                 .map(|provider| ProviderKeys::new(provider.trust.keys.as_ref()))
                 .collect(),
             feed: Feed::default(),
+            service_tokens: no_tokens(&config),
             crypto,
             exchange,
             wanted: Vec::new(),
@@ -92,6 +105,7 @@ impl Shared {
             keys.clock_set_back(now);
         }
         self.feed.clock_set_back(now);
+        self.service_tokens = no_tokens(&self.config);
     }
 
     /// A provider's keys.
@@ -188,6 +202,55 @@ impl Shared {
     pub(super) fn seats(&self, key: &UserKey, config: &Lookup) -> Option<(&Exchange, Seats)> {
         let exchange = self.exchange.as_ref()?;
         Some((exchange, Seats::of(exchange, config, &self.identity(key, config))))
+    }
+
+    /// What shows that the service is who it is: a token that is held, or signed now. `None` where it must be
+    /// asked for.
+    pub fn service_token(&mut self, id: ServiceTokenId, now: UnixTime) -> Option<Edit> {
+        let egress = self.config.mode.egress()?;
+        let config = id.pick(&egress.service_tokens)?;
+        let held = id.pick_mut(&mut self.service_tokens)?;
+        if let TokenSource::Sign(signing) = &config.source
+            && held.as_ref().is_none_or(|held| held.is_due(now))
+        {
+            *held = Some(service_token::sign(signing, &egress.service, now));
+        }
+        held.as_ref().filter(|held| held.is_usable(now)).map(|held| held.edit(config))
+    }
+
+    /// The tokens that are to be asked for by now, whoever waits for them.
+    pub(super) fn service_tokens_due(&self, now: UnixTime) -> impl Iterator<Item = CallKey> {
+        let configs = self.config.mode.egress().map_or(&[][..], |egress| &egress.service_tokens);
+        let is_due = move |id: &ServiceTokenId| {
+            let is_asked_for = id
+                .pick(configs)
+                .is_some_and(|config| matches!(config.source, TokenSource::ClientCredentials(_)));
+            let held = id.pick(&self.service_tokens).and_then(Option::as_ref);
+            is_asked_for && held.is_none_or(|held| held.is_due(now))
+        };
+        ServiceTokenId::all(configs.len()).filter(is_due).map(CallKey::ServiceToken)
+    }
+
+    /// Tells the filter at the service's exit what the service is told of this request.
+    pub(crate) fn tell_exit(&self, reference: &Reference, context: &UserContext, now: UnixTime) {
+        if let Some((exchange, seats)) = self.origin_seats(reference) {
+            seats.post(exchange, context, now);
+        }
+    }
+
+    /// What the filter at the service's door told of the request that this one is made for.
+    pub(crate) fn origin_of(&self, reference: &Reference, now: UnixTime) -> Origin {
+        let seats = self.origin_seats(reference);
+        seats.map_or(Origin::Unknown, |(exchange, seats)| seats.look(exchange, now))
+    }
+
+    fn origin_seats(&self, reference: &Reference) -> Option<(&Exchange, propagation::Seats)> {
+        let exchange = match self.config.propagation {
+            Propagation::ByService => None,
+            Propagation::ByRequestId => self.exchange.as_ref(),
+        }?;
+        let service = self.config.mode.service()?;
+        Some((exchange, propagation::Seats::of(exchange, service, reference.request_id())))
     }
 
     /// Whether these names are on the blacklist, where that is known.

@@ -55,7 +55,7 @@ fn door(change: impl FnOnce(&mut Value)) -> Flow {
 }
 
 fn from(uri: &str) -> Hop {
-    Hop { has_certificate: true, uri_san: Some(uri.as_bytes().to_vec()) }
+    Hop { has_certificate: true, uri_san: Some(uri.as_bytes().to_vec()), ..Hop::default() }
 }
 
 fn service_claims() -> Value {
@@ -116,7 +116,7 @@ fn a_hop_that_may_say_who_the_user_is_is_believed_and_no_other() {
     }
     let mut flow = door(|_| ());
     let uri_san = Some(b"spiffe://cluster.local/ns/edge/sa/\xff".to_vec());
-    flow.hop = Hop { has_certificate: true, uri_san };
+    flow.hop = Hop { has_certificate: true, uri_san, ..Hop::default() };
     assert_eq!(denied(&send(&mut flow, "/x", &CONTEXT)), Code::TokenMissing);
 }
 
@@ -347,7 +347,7 @@ fn a_service_token_is_bound_to_the_certificate_unless_the_config_lets_it_go() {
 #[test]
 fn a_service_token_is_bound_to_a_certificate_that_says_nothing_too() {
     let mut flow = door(|_| ());
-    flow.hop = Hop { has_certificate: true, uri_san: None };
+    flow.hop = Hop { has_certificate: true, ..Hop::default() };
     let token = service_token(&service_claims());
     let disposition = send(&mut flow, "/public", &[("x-service-authorization", &token)]);
     assert_eq!(denied(&disposition), Code::UntrustedPeer);

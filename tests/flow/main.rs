@@ -14,6 +14,7 @@ mod bounds;
 mod clock;
 mod context;
 mod door;
+mod exit;
 mod keys;
 mod providers;
 mod redis;

@@ -15,8 +15,7 @@ use meshgate::denial::Code;
 use meshgate::headers::{Edit, Field, Stripped};
 use meshgate::signature::Crypto;
 use meshgate::time::UnixTime;
-use meshgate::user::table;
-use meshgate::worker::{Disposition, Released, Worker};
+use meshgate::worker::{Disposition, Released, Worker, lay_tables};
 use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{Signature, SigningKey};
 use serde_json::{Value, json};
@@ -345,9 +344,7 @@ pub fn workers(config: &Value, count: u64, data: &SharedData) -> Vec<Flow> {
             let config = Config::parse(text.as_bytes(), &|_| None).unwrap();
             let key = Secret::new("sixteen random bytes".to_owned());
             let exchange = Exchange::new(Box::new(data.clone()), &key, me);
-            if let Some(lookup) = config.user.lookup() {
-                table::lay(&exchange, lookup);
-            }
+            lay_tables(&exchange, &config);
             flow.worker = Worker::new(config, Crypto::Module, Some(exchange), me);
             flow
         })

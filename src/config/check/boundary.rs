@@ -13,12 +13,7 @@ pub(super) fn check_boundary(
     providers: Option<&[Provider]>,
     at: &At<'_>,
 ) -> Option<Boundary> {
-    let at_service = at.field("service");
-    let raw::Service { name } = at_service.required(service)?;
-    let at_name = at_service.field("name");
-    let name = at_name.required_text(name).filter(|name| {
-        is_header_value(name) || at_name.problem::<()>("is not a legal header value").is_some()
-    });
+    let name = check_service(service, &at.field("service"));
     let raw::Boundary { peers, service_tokens, forwarded_client_cert, ambient, otherwise } =
         raw.unwrap_or_default();
 
@@ -50,6 +45,15 @@ pub(super) fn check_boundary(
         forwarders: forwarders?,
         ambient: ambient.unwrap_or(false),
         otherwise: otherwise?,
+    })
+}
+
+/// Checks the service's own name.
+pub(super) fn check_service(raw: Option<raw::Service>, at: &At<'_>) -> Option<String> {
+    let raw::Service { name } = at.required(raw)?;
+    let at = at.field("name");
+    at.required_text(name).filter(|name| {
+        is_header_value(name) || at.problem::<()>("is not a legal header value").is_some()
     })
 }
 

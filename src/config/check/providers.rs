@@ -81,13 +81,7 @@ fn check_provider(
         from_params,
     } = raw;
 
-    let kind = match kind.as_deref() {
-        None | Some("user") => Some(TokenKind::User),
-        Some("service") => Some(TokenKind::Service),
-        Some(other) => at
-            .field("type")
-            .problem(format!("`{other}` is not a type of token, write `user` or `service`")),
-    };
+    let kind = check_kind(kind.as_deref(), &at.field("type"));
     let preset = check_preset(preset.as_deref(), &at.field("preset"));
     let issuer = at.field("issuer").required_text(issuer);
     let audiences = match (audiences, allow_any_audience.unwrap_or(false)) {
@@ -160,6 +154,36 @@ fn check_provider(
     })
 }
 
+/// Checks where providers' tokens stand, which is all that counts where they are only taken off.
+pub(super) fn check_token_places(
+    raw: Option<BTreeMap<String, raw::Provider>>,
+    at: &At<'_>,
+) -> Option<Vec<(TokenKind, Places)>> {
+    let checked: Vec<Option<(TokenKind, Places)>> = at
+        .required(raw)?
+        .into_iter()
+        .map(|(name, provider)| {
+            let at = at.field(&name);
+            let raw::Provider { kind, preset, from_headers, from_cookies, from_params, .. } =
+                provider;
+            let kind = check_kind(kind.as_deref(), &at.field("type"));
+            let preset = check_preset(preset.as_deref(), &at.field("preset"))?;
+            Some((kind?, check_places(from_headers, from_cookies, from_params, preset, &at)?))
+        })
+        .collect();
+    checked.into_iter().collect()
+}
+
+fn check_kind(kind: Option<&str>, at: &At<'_>) -> Option<TokenKind> {
+    match kind {
+        None | Some("user") => Some(TokenKind::User),
+        Some("service") => Some(TokenKind::Service),
+        Some(other) => {
+            at.problem(format!("`{other}` is not a type of token, write `user` or `service`"))
+        }
+    }
+}
+
 /// What is known beforehand of an issuer's tokens.
 #[derive(Clone, Copy)]
 enum Preset {
@@ -230,16 +254,22 @@ fn check_introspection(
         at_secret.required_text(client_secret).and_then(|secret| at_secret.expanded(&secret, env));
     let timeout = at.field("timeout").duration(timeout.as_deref(), "1s", "1ms", "60s");
     let cache_ttl = at.field("cache_ttl").duration(cache_ttl.as_deref(), "30s", "0s", "1h");
-    // RFC 6749 section 2.3.1: both are form-encoded before they are joined.
-    let credentials =
-        format!("{}:{}", names::form_encoded(&client_id?), names::form_encoded(&client_secret?));
+    let authorization = basic(&client_id?, &client_secret?);
     Some(Introspection {
         uri: uri?,
         cluster: cluster?,
-        authorization: Secret::new(format!("Basic {}", STANDARD.encode(credentials))),
+        authorization,
         timeout: timeout?,
         cache_ttl: cache_ttl?,
     })
+}
+
+/// How a client names itself by HTTP Basic. RFC 6749 section 2.3.1: both parts are form-encoded before they
+/// are joined.
+pub(super) fn basic(client_id: &str, client_secret: &str) -> Secret {
+    let credentials =
+        format!("{}:{}", names::form_encoded(client_id), names::form_encoded(client_secret));
+    Secret::new(format!("Basic {}", STANDARD.encode(credentials)))
 }
 
 fn check_required_claims(
