@@ -15,6 +15,7 @@
 mod answers;
 mod config;
 mod context;
+mod egress;
 mod faults;
 mod hostile;
 mod keys;

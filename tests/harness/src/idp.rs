@@ -115,6 +115,15 @@ impl Key {
         jwk
     }
 
+    /// The private key as a JWK, for filters that sign with it. ES256 alone.
+    #[track_caller]
+    pub fn private_jwk(&self) -> Value {
+        let Private::Es256(key) = &self.private else { panic!("{self:?} is no ES256 key") };
+        let mut jwk = self.jwk();
+        jwk["d"] = json!(base64url(key.to_bytes()));
+        jwk
+    }
+
     /// The signature of `message`, as JWS encodes it.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         match &self.private {

@@ -1,4 +1,5 @@
-//! A mesh of real Envoys: the edge's gateway, and over mTLS the inbound sidecar of the service `videos`.
+//! A mesh of real Envoys: the edge's gateway, and over mTLS the inbound sidecar of the service `videos`; and, where
+//! a test wants it, the exit of `videos` in that same Envoy, and the service `channels` behind it.
 //!
 //! ```no_run
 //! use harness::mesh::{Mesh, spiffe};
@@ -19,6 +20,7 @@ use crate::client::Request;
 use crate::envoy::{Envoy, Launch, StartError};
 use crate::idp::{Idp, Key, SERVICE_AUDIENCE, SERVICE_ISSUER, service_claims};
 use crate::pki::{Ca, Identity};
+use crate::server::{Answer, Seen, Server};
 use crate::testbed::{filter_config, load_module, point, shipped};
 use crate::upstream::Upstream;
 use crate::users::Users;
@@ -31,13 +33,18 @@ pub fn spiffe(namespace: &str, account: &str) -> String {
     format!("spiffe://cluster.local/ns/{namespace}/sa/{account}")
 }
 
+/// The `client_secret` of the exit.
+pub const CLIENT_SECRET: &str = "a-secret-for-tests-alone";
+
 /// Everything a request meets. The Envoys end first.
 #[derive(Debug)]
 pub struct Mesh {
     /// `envoy/gateway.yaml`. Its cluster `videos` is the sidecar.
     gateway: Option<Envoy>,
-    /// `envoy/sidecar.yaml`.
+    /// `envoy/sidecar.yaml`, with the listeners of `envoy/egress.yaml` where there is a way on.
     pub sidecar: Envoy,
+    /// The way on: what [`Builder::exit`] starts.
+    beyond: Option<(Envoy, Beyond)>,
     /// The cluster `clerk` of both.
     pub idp: Idp,
     /// The cluster `users` of both.
@@ -66,6 +73,7 @@ impl Mesh {
         assert!(point(&mut sidecar, "app", app.address()), "no cluster `app`");
 
         let videos = spiffe("default", "videos");
+        certify(&mut sidecar, &ca, &ca.issue(&videos));
         let mut tls = ca.tls_context(&ca.issue(&spiffe("edge", "gateway")));
         tls["validation_context"]["match_typed_subject_alt_names"] =
             json!([{"san_type": "URI", "matcher": {"exact": videos}}]);
@@ -78,19 +86,10 @@ impl Mesh {
                 "common_tls_context": tls,
             },
         });
-        let identity = ca.issue(&videos);
-        let files = [
-            ("/etc/certs/cert.pem", identity.certificate()),
-            ("/etc/certs/key.pem", identity.key()),
-            ("/etc/certs/ca.pem", ca.file()),
-        ];
-        for (placeholder, file) in files {
-            let found = replace(&mut sidecar, placeholder, &json!(file));
-            assert!(found > 0, "envoy/sidecar.yaml names no {placeholder}");
-        }
         Builder {
             gateway: Some(gateway),
             sidecar,
+            exit: None,
             mesh: Parts { idp, users, app, ca, service_key: Key::es256("mesh-1") },
         }
     }
@@ -117,6 +116,18 @@ impl Mesh {
         self.sidecar.address_of("inbound")
     }
 
+    /// A GET of the service `videos` itself, on its way out to the host `channels`.
+    #[track_caller]
+    pub fn outbound(&self, target: impl AsRef<[u8]>) -> Request {
+        Request::get(self.sidecar.address_of("outbound"), target).header("Host", "channels")
+    }
+
+    /// What is behind the exit.
+    #[track_caller]
+    pub fn beyond(&self) -> &Beyond {
+        &self.beyond.as_ref().expect("a mesh with an exit").1
+    }
+
     /// A good token of this service.
     pub fn service_token(&self, service: &str, permissions: &[&str]) -> String {
         self.service_key.token(&service_claims(service, permissions))
@@ -125,8 +136,27 @@ impl Mesh {
     /// Panics if a module has trapped, whichever it was.
     #[track_caller]
     pub fn no_traps(&self) {
-        self.gateway.iter().chain([&self.sidecar]).for_each(Envoy::no_traps);
+        let channels = self.beyond.iter().map(|(envoy, _)| envoy);
+        self.gateway.iter().chain([&self.sidecar]).chain(channels).for_each(Envoy::no_traps);
     }
+}
+
+/// What the exit of `videos` leads to.
+#[derive(Debug)]
+pub struct Beyond {
+    /// The service `channels`, behind a sidecar of its own.
+    pub channels: Upstream,
+    /// The cluster `thumbnails`: somebody else's, in no destination.
+    pub thumbnails: Upstream,
+    /// The cluster `mesh-auth`: answers every request with a token of `videos`, for five minutes.
+    pub token_endpoint: Server,
+}
+
+#[derive(Debug)]
+struct Exit {
+    egress: Value,
+    channels: Value,
+    beyond: Beyond,
 }
 
 /// A mesh in the making: everything but the Envoys runs already.
@@ -135,6 +165,7 @@ impl Mesh {
 pub struct Builder {
     gateway: Option<Value>,
     sidecar: Value,
+    exit: Option<Exit>,
     mesh: Parts,
 }
 
@@ -179,20 +210,79 @@ impl Builder {
         self.sidecar(|bootstrap| filter_config(bootstrap, change))
     }
 
+    /// Gives `videos` a way out, `envoy/egress.yaml` in the sidecar's Envoy, and beyond it the service
+    /// `channels`, whose sidecar asks for `internal:read` in service tokens.
+    #[track_caller]
+    pub fn exit(mut self) -> Builder {
+        let Parts { idp, users, ca, service_key, .. } = &self.mesh;
+        let signer = service_key.clone();
+        let token_endpoint = Server::start(move |_: &Seen| {
+            let token = signer.token(&service_claims("videos", &["internal:read"]));
+            let grant = json!({"access_token": token, "token_type": "Bearer", "expires_in": 300});
+            Answer::json(200, &grant)
+        });
+        let (app, thumbnails) = (Upstream::start(), Upstream::start());
+
+        let mut egress = shipped("egress.yaml");
+        assert!(point(&mut egress, "thumbnails", thumbnails.address()), "no cluster `thumbnails`");
+        let asked = point(&mut egress, "mesh-auth", token_endpoint.address());
+        assert!(asked, "no cluster `mesh-auth`");
+        certify(&mut egress, ca, &ca.issue(&spiffe("default", "videos")));
+
+        let mut channels = shipped("sidecar.yaml");
+        for (name, address) in
+            [("clerk", idp.address()), ("users", users.address()), ("app", app.address())]
+        {
+            assert!(point(&mut channels, name, address), "no cluster `{name}`");
+        }
+        certify(&mut channels, ca, &ca.issue(&spiffe("default", "channels")));
+        filter_config(&mut channels, |config| config["service"]["name"] = json!("channels"));
+        let rules = json!({"permissions": ["internal:read"], "bind_to_peer": true});
+        take_service_tokens(&mut channels, service_key, &rules);
+
+        let beyond = Beyond { channels: app, thumbnails, token_endpoint };
+        self.exit = Some(Exit { egress, channels, beyond });
+        self
+    }
+
+    /// Changes the exit's Envoy config, in which ports, clusters and certificates are filled in.
+    #[track_caller]
+    pub fn egress(mut self, change: impl FnOnce(&mut Value)) -> Builder {
+        change(&mut self.exit.as_mut().expect("a mesh with an exit").egress);
+        self
+    }
+
+    /// Changes the config of the exit's filter.
+    #[track_caller]
+    pub fn egress_config(self, change: impl FnMut(&mut Value)) -> Builder {
+        self.egress(|bootstrap| filter_config(bootstrap, change))
+    }
+
+    /// Changes the config of the filter at the door of `channels`.
+    #[track_caller]
+    pub fn channels_config(mut self, change: impl FnMut(&mut Value)) -> Builder {
+        filter_config(&mut self.exit.as_mut().expect("a mesh with an exit").channels, change);
+        self
+    }
+
+    /// Prepares what is behind the exit before an Envoy starts.
+    #[track_caller]
+    pub fn beyond(self, prepare: impl FnOnce(&Beyond)) -> Builder {
+        prepare(&self.exit.as_ref().expect("a mesh with an exit").beyond);
+        self
+    }
+
+    /// The key that signs service tokens, which the doors know.
+    pub fn service_key(&self) -> &Key {
+        &self.mesh.service_key
+    }
+
     /// Has the sidecar take service tokens in [`SERVICE_TOKEN`]: `rules` is `boundary.service_tokens` but
     /// for its `provider`.
     #[track_caller]
-    pub fn service_tokens(self, rules: &Value) -> Builder {
-        let jwk = self.mesh.service_key.jwk();
-        self.sidecar_config(|config| {
-            config["providers"]["mesh"] = json!({
-                "type": "service", "issuer": SERVICE_ISSUER, "audiences": [SERVICE_AUDIENCE],
-                "local_jwks": {"keys": [jwk]},
-                "from_headers": [{"name": SERVICE_TOKEN.to_ascii_lowercase(), "value_prefix": "Bearer "}],
-            });
-            config["boundary"]["service_tokens"] = rules.clone();
-            config["boundary"]["service_tokens"]["provider"] = json!("mesh");
-        })
+    pub fn service_tokens(mut self, rules: &Value) -> Builder {
+        take_service_tokens(&mut self.sidecar, &self.mesh.service_key, rules);
+        self
     }
 
     /// Starts the Envoys, after building the module.
@@ -204,8 +294,22 @@ impl Builder {
     /// [`Builder::start`], for configs that may be refused.
     #[track_caller]
     pub fn try_start(mut self) -> Result<Mesh, StartError> {
+        let beyond = match self.exit {
+            None => None,
+            Some(Exit { mut egress, mut channels, beyond }) => {
+                load_module(&mut channels);
+                let envoy = Launch::new(channels).try_start()?;
+                let inbound = envoy.address_of("inbound");
+                assert!(point(&mut egress, "channels", inbound), "no cluster `channels`");
+                join(&mut self.sidecar, &mut egress);
+                Some((envoy, beyond))
+            }
+        };
         load_module(&mut self.sidecar);
-        let sidecar = Launch::new(self.sidecar).try_start()?;
+        let sidecar = Launch::new(self.sidecar)
+            .env("MESH_CLIENT_SECRET", CLIENT_SECRET)
+            .env("MESHGATE_SHARING_KEY", "a-key-for-this-test-alone")
+            .try_start()?;
         let gateway = match self.gateway {
             None => None,
             Some(mut bootstrap) => {
@@ -216,7 +320,43 @@ impl Builder {
             }
         };
         let Parts { idp, users, app, ca, service_key } = self.mesh;
-        Ok(Mesh { gateway, sidecar, idp, users, app, ca, service_key })
+        Ok(Mesh { gateway, sidecar, beyond, idp, users, app, ca, service_key })
+    }
+}
+
+/// Fills in the workload's certificate.
+#[track_caller]
+fn certify(bootstrap: &mut Value, ca: &Ca, identity: &Identity) {
+    let files = [
+        ("/etc/certs/cert.pem", identity.certificate()),
+        ("/etc/certs/key.pem", identity.key()),
+        ("/etc/certs/ca.pem", ca.file()),
+    ];
+    for (placeholder, file) in files {
+        let found = replace(bootstrap, placeholder, &json!(file));
+        assert!(found > 0, "the config names no {placeholder}");
+    }
+}
+
+#[track_caller]
+fn take_service_tokens(bootstrap: &mut Value, key: &Key, rules: &Value) {
+    filter_config(bootstrap, |config| {
+        config["providers"]["mesh"] = json!({
+            "type": "service", "issuer": SERVICE_ISSUER, "audiences": [SERVICE_AUDIENCE],
+            "local_jwks": {"keys": [key.jwk()]},
+            "from_headers": [{"name": SERVICE_TOKEN.to_ascii_lowercase(), "value_prefix": "Bearer "}],
+        });
+        config["boundary"]["service_tokens"] = rules.clone();
+        config["boundary"]["service_tokens"]["provider"] = json!("mesh");
+    });
+}
+
+/// Puts the listeners and clusters of `other` into `bootstrap`, behind its own.
+fn join(bootstrap: &mut Value, other: &mut Value) {
+    for kind in ["listeners", "clusters"] {
+        let more = other["static_resources"][kind].as_array_mut().map(std::mem::take);
+        let all = bootstrap["static_resources"][kind].as_array_mut();
+        all.expect("a list of them").extend(more.unwrap_or_default());
     }
 }
 
