@@ -51,7 +51,7 @@ impl Seats {
     /// The places of a request to `service`.
     #[must_use]
     pub fn of(exchange: &Exchange, service: &str, request_id: &str) -> Self {
-        let subject = json!([service, request_id]).to_string();
+        let subject = json!([service, without_trace_mark(request_id)]).to_string();
         Self([ONE, OTHER].map(|table| exchange.seat(table, HALF, &subject)))
     }
 
@@ -89,6 +89,16 @@ impl Seats {
         };
         from_bytes(&body).map_or(Origin::Ambiguous, Origin::Known)
     }
+}
+
+/// The id but for the place where Envoy writes whether it traces: in ids of 36 characters the 15th, where a
+/// UUID has its version. Each listener with `tracing` decides that anew.
+fn without_trace_mark(request_id: &str) -> String {
+    const LENGTH: usize = 36;
+    const MARK: usize = 14;
+    let is_marked = request_id.len() == LENGTH;
+    let chars = request_id.char_indices();
+    chars.map(|(place, c)| if is_marked && place == MARK { '4' } else { c }).collect()
 }
 
 fn found(exchange: &Exchange, place: &Place, now: UnixTime) -> Option<Vec<u8>> {

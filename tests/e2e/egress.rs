@@ -385,3 +385,22 @@ fn a_context_that_the_service_was_not_told_is_refused() {
     assert_told(&mesh, &enter(&mesh, USER).send(), USER);
     mesh.no_traps();
 }
+
+/// Envoy writes into `x-request-id` whether it traces, at each proxy anew.
+#[test]
+fn tracing_at_the_exit_does_not_part_it_from_the_door() {
+    let mesh = propagating()
+        .egress(|bootstrap| {
+            let chain = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0];
+            chain["filters"][0]["typed_config"]["tracing"] =
+                json!({"random_sampling": {"value": 100}});
+        })
+        .start();
+    copy(&mesh, &["x-request-id"]);
+    let response = enter(&mesh, USER).send();
+    let channels = assert_told(&mesh, &response, USER);
+    let videos = only(&mesh.app, &response);
+    let ids = [&videos, &channels].map(|seen| seen.header("x-request-id").unwrap().to_vec());
+    assert_ne!(ids[0], ids[1], "Envoy traces");
+    mesh.no_traps();
+}

@@ -288,6 +288,27 @@ fn context_that_the_service_did_not_copy_is_that_of_the_request_with_the_same_id
 }
 
 #[test]
+fn what_envoy_writes_into_an_id_when_it_traces_does_not_make_it_another() {
+    let (mut door, mut exit) = door_and_exit(&SharedData::default());
+    let told_by = |exit: &mut Flow, id: &[u8]| {
+        told(&forwarded(send(exit, "plain", &[("x-request-id", id)]).1)).len()
+    };
+    let id = ("x-request-id", &b"b0a02e8c-699c-40bb-acb4-265e02379157"[..]);
+    comes_in(&mut door, "/x", &[&[id], &CONTEXT[..]].concat());
+    for marked in
+        [&b"b0a02e8c-699c-90bb-acb4-265e02379157"[..], b"b0a02e8c-699c-b0bb-acb4-265e02379157"]
+    {
+        assert_eq!(told_by(&mut exit, marked), 5);
+    }
+    // Anything else does, and so does the same in an id that Envoy writes nothing into.
+    assert_eq!(told_by(&mut exit, b"b0a02e8c-699c-41bb-acb4-265e02379157"), 1);
+    let short = ("x-request-id", &b"b0a02e8c-699c-40bb"[..]);
+    comes_in(&mut door, "/x", &[&[short], &CONTEXT[..]].concat());
+    assert_eq!(told_by(&mut exit, b"b0a02e8c-699c-40bb"), 5);
+    assert_eq!(told_by(&mut exit, b"b0a02e8c-699c-90bb"), 1);
+}
+
+#[test]
 fn context_that_is_made_at_the_door_is_told_like_one_that_is_accepted_there() {
     let (mut door, mut exit) = door_and_exit(&SharedData::default());
     door.hop = Hop::default();
