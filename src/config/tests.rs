@@ -296,6 +296,7 @@ fn egress() -> Value {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn an_exit_needs_little_and_what_it_cannot_use_is_refused() {
     let told = |change: &dyn Fn(&mut Value)| {
         let mut config = egress();
