@@ -15,6 +15,7 @@ pub struct Config {
     pub mode: Option<String>,
     pub service: Option<Service>,
     pub boundary: Option<Boundary>,
+    pub txn_token: Option<TxnToken>,
     pub providers: Option<BTreeMap<String, Provider>>,
     pub user: Option<User>,
     pub revocation: Option<Revocation>,
@@ -36,6 +37,7 @@ pub struct Service {
 pub struct Boundary {
     pub peers: Option<Vec<Peer>>,
     pub service_tokens: Option<ServiceTokens>,
+    pub txn_token: Option<AcceptedTxnToken>,
     pub forwarded_client_cert: Option<ForwardedClientCert>,
     pub ambient: Option<bool>,
     pub otherwise: Option<String>,
@@ -56,6 +58,32 @@ pub struct ServiceTokens {
     pub permissions: Option<Vec<String>>,
     pub may_assert_user: Option<bool>,
     pub bind_to_peer: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptedTxnToken {
+    pub provider: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct TxnToken {
+    pub issue: Option<TxnIssue>,
+    pub also_publish: Option<Vec<Value>>,
+    pub jwks_path: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct TxnIssue {
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+    pub ttl: Option<String>,
+    pub reuse: Option<String>,
+    pub key: Option<String>,
+    pub kid: Option<String>,
+    pub alg: Option<String>,
 }
 
 #[derive(Deserialize, Default)]

@@ -84,10 +84,30 @@ fn check_provider(
     let kind = match kind.as_deref() {
         None | Some("user") => Some(TokenKind::User),
         Some("service") => Some(TokenKind::Service),
-        Some(other) => at
-            .field("type")
-            .problem(format!("`{other}` is not a type of token, write `user` or `service`")),
+        Some("transaction") => Some(TokenKind::Transaction),
+        Some(other) => at.field("type").problem(format!(
+            "`{other}` is not a type of token, write `user`, `service` or `transaction`"
+        )),
     };
+    if kind == Some(TokenKind::Transaction) {
+        // What makes a transaction token one is not for the config to choose.
+        for (name, there) in [
+            ("preset", preset.is_some()),
+            ("allow_any_audience", allow_any_audience == Some(true)),
+            ("require_expiration", require_expiration == Some(false)),
+            ("token_type", token_type.is_some()),
+            ("introspection", introspection.is_some()),
+            ("from_headers", from_headers.is_some()),
+            ("from_cookies", from_cookies.is_some()),
+            ("from_params", from_params.is_some()),
+        ] {
+            if there {
+                at.field(name).problem::<()>(
+                    "has no use with `type: transaction`: such a token stands in `txn-token`, is for a trust domain and expires",
+                );
+            }
+        }
+    }
     let preset = check_preset(preset.as_deref(), &at.field("preset"));
     let issuer = at.field("issuer").required_text(issuer);
     let audiences = match (audiences, allow_any_audience.unwrap_or(false)) {
@@ -117,6 +137,12 @@ fn check_provider(
             "HMAC keys are taken from `local_jwks` only, so no token could be verified",
         );
     }
+    if kind == Some(TokenKind::Transaction)
+        && algorithms.iter().flatten().any(|algorithm| matches!(algorithm, Algorithm::Hs(_)))
+    {
+        at.field("algorithms")
+            .problem::<()>("who checks transaction tokens with an HMAC key can make them too");
+    }
     let introspection = match introspection {
         Some(raw) => check_introspection(raw, &at.field("introspection"), env).map(Some),
         None => Some(None),
@@ -137,7 +163,12 @@ fn check_provider(
     };
     let required_claims =
         check_required_claims(required_claims.unwrap_or_default(), &at.field("required_claims"));
-    let places = check_places(from_headers, from_cookies, from_params, preset?, at);
+    let places = match kind? {
+        TokenKind::User | TokenKind::Service => {
+            check_places(from_headers, from_cookies, from_params, preset?, at)
+        }
+        TokenKind::Transaction => Some(Places::default()),
+    };
     Some(Provider {
         name,
         kind: kind?,
