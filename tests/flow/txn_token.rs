@@ -312,7 +312,7 @@ fn what_is_not_the_gateways_is_refused_whatever_else_the_request_has() {
         (forged(&header(), &with("aud", json!("other.example"))), Code::AudienceMismatch),
         (forged(&header(), &with("aud", json!([]))), Code::AudienceMismatch),
         (forged(&header(), &with("iss", json!("https://evil"))), Code::IssuerUnknown),
-        (forged(&header(), &with("iss", json!("mesh-auth"))), Code::TokenMalformed),
+        (forged(&header(), &with("iss", json!("mesh-auth"))), Code::IssuerUnknown),
         (forged(&header(), &with("exp", json!(START - 60))), Code::TokenExpired),
         (forged(&header(), &with("exp", json!(null))), Code::TokenMalformed),
         (forged(&header(), &with("iat", json!(START + 600))), Code::TokenNotYetValid),
