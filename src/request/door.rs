@@ -102,7 +102,7 @@ pub(super) fn arrive(
     let service = service.as_deref().zip(tokens.map(|tokens| tokens.provider));
     let shown = signed.into_iter().chain(service);
     let door = Door {
-        peer: Peer::of(boundary, hop, head.value(FORWARDED_CLIENT_CERT)),
+        peer: Peer::of(boundary, hop, forwarded_certificates(head).as_deref()),
         asserted: head.asserted().to_vec(),
         user: user.map(|found| {
             found.map(|text| UserToken { places: places(&text), text: Text(text.into_owned()) })
@@ -114,6 +114,15 @@ pub(super) fn arrive(
         signed: None,
     };
     Box::new(door).go_on(facts, shared, now)
+}
+
+/// Envoy joins headers of one name. Where somebody on the way did not, they count as if it had: the last
+/// one is the nearest hop's.
+fn forwarded_certificates(head: &Stripped) -> Option<Vec<u8>> {
+    let named = |field: &&Field| field.name == FORWARDED_CLIENT_CERT;
+    let values: Vec<&[u8]> =
+        head.fields().filter(named).map(|field| field.value.as_slice()).collect();
+    (!values.is_empty()).then(|| values.join(&b','))
 }
 
 fn is_service_token(text: &[u8], config: &Config) -> bool {

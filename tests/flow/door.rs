@@ -448,6 +448,23 @@ fn a_forwarded_certificate_counts_only_from_a_hop_that_the_config_names() {
 }
 
 #[test]
+fn of_several_forwarded_certificates_the_nearest_hops_counts() {
+    let mut flow = door(|config| {
+        config["boundary"]["forwarded_client_cert"] =
+            json!({"from": ["spiffe://cluster.local/ns/istio/sa/*"]});
+    });
+    flow.hop = from("spiffe://cluster.local/ns/istio/sa/waypoint");
+    let [gateway, batch] = [GATEWAY, BATCH].map(|id| format!("URI={id}").into_bytes());
+    let header = "x-forwarded-client-cert";
+    for (sent, believed) in [([&gateway, &batch], false), ([&batch, &gateway], true)] {
+        let certificates = sent.map(|value| (header, value.as_slice()));
+        let headers: Vec<(&str, &[u8])> = CONTEXT.into_iter().chain(certificates).collect();
+        let disposition = send(&mut flow, "/x", &headers);
+        assert_eq!(matches!(disposition, Disposition::Forward(_)), believed);
+    }
+}
+
+#[test]
 fn a_service_that_trusts_hops_only_needs_no_users_service() {
     let mut config = service_config();
     config["boundary"]["otherwise"] = json!("reject");
