@@ -88,17 +88,20 @@ impl Issuer {
         let tctx: Map<String, Value> =
             set.map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
         let issued = now.as_millis() / 1_000;
-        let mut claims = json!({
-            "iss": self.issuer,
-            "aud": self.audience,
-            "iat": issued,
-            "exp": issued.saturating_add(self.ttl.as_secs()),
-            "txn": request_id,
-            "tctx": tctx,
-        });
-        if let Some(subject) = subject {
-            claims["sub"] = Value::from(subject);
-        }
+        let claims = [
+            ("iss", Some(Value::from(self.issuer.as_str()))),
+            ("aud", Some(Value::from(self.audience.as_str()))),
+            ("iat", Some(Value::from(issued))),
+            ("exp", Some(Value::from(issued.saturating_add(self.ttl.as_secs())))),
+            ("sub", subject.map(Value::from)),
+            ("txn", Some(Value::from(request_id))),
+            ("tctx", Some(Value::Object(tctx))),
+        ];
+        let claims: Map<String, Value> = claims
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect();
+        let claims = Value::Object(claims);
         let mut text = URL_SAFE_NO_PAD.encode(header.to_string());
         text.push('.');
         URL_SAFE_NO_PAD.encode_string(claims.to_string(), &mut text);

@@ -83,7 +83,7 @@ fn every_problem_is_reported_at_once_and_says_what_to_do() {
     assert_eq!(
         problems(&config),
         [
-            "colour: unknown field, there are `mode`, `service`, `boundary`, `providers`, `user`, `revocation`, `context`, `rules`, `crypto`, `sharing`, `limits`",
+            "colour: unknown field, there are `mode`, `service`, `boundary`, `txn_token`, `providers`, `user`, `revocation`, `context`, `rules`, `crypto`, `sharing`, `limits`",
             "providers.clerk.algorithms[2]: invalid type: integer, expected a string",
             "providers.clerk.audience: unknown field, did you mean `audiences`?",
             "rules[2]: invalid type: integer, expected an object of Rule",
@@ -162,7 +162,7 @@ fn single_mistakes_are_told_by_path() {
         ),
         (
             with("/user/lookup/cluster", json!("${env:CLUSTER}")),
-            "user.lookup.cluster: `${env:...}` is read in secrets only (`sharing.key`, `client_secret`, the values of `headers` of a call)",
+            "user.lookup.cluster: `${env:...}` is read in secrets only (`sharing.key`, `txn_token.issue.key`, `client_secret`, the values of `headers` of a call)",
         ),
         (
             with("/user/lookup/redis", json!({"cluster": "webdis"})),

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::{
-    AwaitKeys, Facts, Goal, Permit, Step, is_of_kind, of_kind, present, vet, without_user,
+    AwaitKeys, Facts, Goal, Permit, Step, is_of_kind, of_kind, present, revoked_meanwhile, vet,
+    without_user,
 };
 use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::{self, TxnToken};
@@ -177,6 +178,12 @@ impl Door {
         let kind = token.provider().pick(&shared.config.providers).map(|provider| provider.kind);
         match (kind, txn_token::sent(&self.asserted)) {
             (Some(TokenKind::Service), _) => self.service = Some(token),
+            // While the keys of this one were waited for, the other may have been revoked.
+            (Some(TokenKind::Transaction), _)
+                if self.service.as_ref().is_some_and(|one| revoked_meanwhile(one, shared, now)) =>
+            {
+                return facts.refuse(Code::TokenRevoked);
+            }
             (Some(TokenKind::Transaction), Ok(Some(text))) => {
                 let text = TxnToken::verified(&token, text);
                 self.signed = Some((token, text));

@@ -122,23 +122,20 @@ impl SigningKey {
     /// The JWK of its public key, under this name.
     #[must_use]
     pub fn public_jwk(&self, kid: &str) -> Value {
-        let mut jwk = json!({"kid": kid, "use": "sig", "alg": self.algorithm().name()});
+        let alg = self.algorithm().name();
         match &self.0 {
             Pair::Ed25519(pair) => {
-                jwk["kty"] = json!("OKP");
-                jwk["crv"] = json!("Ed25519");
-                jwk["x"] = json!(URL_SAFE_NO_PAD.encode(pair.public_key().to_bytes()));
+                let x = URL_SAFE_NO_PAD.encode(pair.public_key().to_bytes());
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "use": "sig", "alg": alg, "x": x})
             }
             Pair::P256(pair) => {
+                // The point uncompressed: a byte that says so, then its coordinates.
                 let point = pair.key_pair().public_key().to_bytes_uncompressed();
-                let (x, y) =
-                    point.get(1..).unwrap_or_default().split_at_checked(32).unwrap_or_default();
-                jwk["kty"] = json!("EC");
-                jwk["crv"] = json!("P-256");
-                jwk["x"] = json!(URL_SAFE_NO_PAD.encode(x));
-                jwk["y"] = json!(URL_SAFE_NO_PAD.encode(y));
+                let point = point.get(1..).unwrap_or_default();
+                let (x, y) = point.split_at_checked(32).unwrap_or_default();
+                let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+                json!({"kty": "EC", "crv": "P-256", "kid": kid, "use": "sig", "alg": alg, "x": x, "y": y})
             }
         }
-        jwk
     }
 }

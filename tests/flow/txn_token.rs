@@ -84,11 +84,7 @@ fn service(change: impl FnOnce(&mut Value)) -> Flow {
     Flow::with(&config).with_keys()
 }
 
-/// A service that knows the tests' own key `g2`, with which they sign what no gateway would.
-fn wary(change: impl FnOnce(&mut Value)) -> Flow {
-    service(change)
-}
-
+/// What no gateway would sign, by the key `g2` that the gateway publishes beside its own.
 fn forged(header: &Value, claims: &Value) -> String {
     Key::new("g2").sign(header.to_string().as_bytes(), claims.to_string().as_bytes())
 }
@@ -333,7 +329,7 @@ fn what_is_not_the_gateways_is_refused_whatever_else_the_request_has() {
         ),
     ];
     for (token, code) in cases.into_iter().chain(kinds) {
-        let mut flow = wary(|_| ());
+        let mut flow = service(|_| ());
         flow.hop = Hop { uri_san: Some(GATEWAY.as_bytes().to_vec()) };
         let user = format!("Bearer {}", flow.token());
         for path in ["/x", "/public"] {
@@ -352,12 +348,12 @@ fn what_is_not_the_gateways_is_refused_whatever_else_the_request_has() {
     }
     // The tests' own key is good for what is right, so that the cases fail for their own reason.
     let right = forged(&header(), &txn_claims());
-    let edits = forwarded(bring(&mut wary(|_| ()), &right));
+    let edits = forwarded(bring(&mut service(|_| ()), &right));
     assert_eq!(context_of(&edits), [set("x-user-id", "u-1001"), set("x-user-role", "USER")]);
     assert!(edits.contains(&removed("x-user-channel-id")));
     let mut long = header();
     long["typ"] = json!("application/TxnToken+JWT");
-    forwarded(bring(&mut wary(|_| ()), &forged(&long, &txn_claims())));
+    forwarded(bring(&mut service(|_| ()), &forged(&long, &txn_claims())));
 }
 
 #[test]
@@ -378,7 +374,8 @@ fn a_token_cannot_be_replayed_past_its_life() {
 fn the_header_is_there_once_and_spelled_as_it_is() {
     let token = signed(&mut gateway(|_| ()));
     let token = token.as_bytes();
-    let cases: [(&[(&str, &[u8])], Code); 5] = [
+    type Headers<'a> = &'a [(&'a str, &'a [u8])];
+    let cases: [(Headers<'_>, Code); 5] = [
         (&[("txn-token", token), ("txn-token", token)], Code::TokenAmbiguous),
         (&[("txn-token", token), ("txn-token", b"")], Code::TokenAmbiguous),
         (&[("txn-token", token), ("txn_token", token)], Code::TokenAmbiguous),
@@ -412,7 +409,7 @@ fn plain_headers_beside_it_count_for_nothing() {
 
 #[test]
 fn rules_hold_for_a_user_whom_a_gateway_signed_for() {
-    let mut flow = wary(|_| ());
+    let mut flow = service(|_| ());
     let user = forged(&header(), &txn_claims());
     let admin =
         forged(&header(), &with("tctx", json!({"x-user-id": "u-1", "x-user-role": "ADMIN"})));
@@ -689,7 +686,8 @@ fn keys_are_read_strictly_and_never_shown() {
         config["txn_token"]["issue"]["key"] = json!(key.to_string());
         problems(&config)
     };
-    let cases: [(&dyn Fn(&mut Value), &str); 9] = [
+    type Change<'a> = &'a dyn Fn(&mut Value);
+    let cases: [(Change<'_>, &str); 9] = [
         (&|key| key["kid"] = json!("g9"), "has another `kid`"),
         (&|key| key["kty"] = json!("RSA"), "neither an Ed25519 key"),
         (&|key| key["crv"] = json!("X25519"), "neither an Ed25519 key"),

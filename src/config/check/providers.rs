@@ -59,6 +59,7 @@ fn check_provider(
     at: &At<'_>,
     env: Environment<'_>,
 ) -> Option<Provider> {
+    check_transaction(&raw, at);
     let raw::Provider {
         kind,
         preset,
@@ -81,33 +82,7 @@ fn check_provider(
         from_params,
     } = raw;
 
-    let kind = match kind.as_deref() {
-        None | Some("user") => Some(TokenKind::User),
-        Some("service") => Some(TokenKind::Service),
-        Some("transaction") => Some(TokenKind::Transaction),
-        Some(other) => at.field("type").problem(format!(
-            "`{other}` is not a type of token, write `user`, `service` or `transaction`"
-        )),
-    };
-    if kind == Some(TokenKind::Transaction) {
-        // What makes a transaction token one is not for the config to choose.
-        for (name, there) in [
-            ("preset", preset.is_some()),
-            ("allow_any_audience", allow_any_audience == Some(true)),
-            ("require_expiration", require_expiration == Some(false)),
-            ("token_type", token_type.is_some()),
-            ("introspection", introspection.is_some()),
-            ("from_headers", from_headers.is_some()),
-            ("from_cookies", from_cookies.is_some()),
-            ("from_params", from_params.is_some()),
-        ] {
-            if there {
-                at.field(name).problem::<()>(
-                    "has no use with `type: transaction`: such a token stands in `txn-token`, is for a trust domain and expires",
-                );
-            }
-        }
-    }
+    let kind = check_kind(kind.as_deref(), &at.field("type"));
     let preset = check_preset(preset.as_deref(), &at.field("preset"));
     let issuer = at.field("issuer").required_text(issuer);
     let audiences = match (audiences, allow_any_audience.unwrap_or(false)) {
@@ -136,12 +111,6 @@ fn check_provider(
         at.field("algorithms").problem::<()>(
             "HMAC keys are taken from `local_jwks` only, so no token could be verified",
         );
-    }
-    if kind == Some(TokenKind::Transaction)
-        && algorithms.iter().flatten().any(|algorithm| matches!(algorithm, Algorithm::Hs(_)))
-    {
-        at.field("algorithms")
-            .problem::<()>("who checks transaction tokens with an HMAC key can make them too");
     }
     let introspection = match introspection {
         Some(raw) => check_introspection(raw, &at.field("introspection"), env).map(Some),
@@ -189,6 +158,44 @@ fn check_provider(
         },
         places: places?,
     })
+}
+
+fn check_kind(kind: Option<&str>, at: &At<'_>) -> Option<TokenKind> {
+    match kind {
+        None | Some("user") => Some(TokenKind::User),
+        Some("service") => Some(TokenKind::Service),
+        Some("transaction") => Some(TokenKind::Transaction),
+        Some(other) => at.problem(format!(
+            "`{other}` is not a type of token, write `user`, `service` or `transaction`"
+        )),
+    }
+}
+
+/// What makes a transaction token one is not for the config to choose.
+fn check_transaction(raw: &raw::Provider, at: &At<'_>) {
+    if raw.kind.as_deref() != Some("transaction") {
+        return;
+    }
+    for (name, there) in [
+        ("preset", raw.preset.is_some()),
+        ("allow_any_audience", raw.allow_any_audience == Some(true)),
+        ("require_expiration", raw.require_expiration == Some(false)),
+        ("token_type", raw.token_type.is_some()),
+        ("introspection", raw.introspection.is_some()),
+        ("from_headers", raw.from_headers.is_some()),
+        ("from_cookies", raw.from_cookies.is_some()),
+        ("from_params", raw.from_params.is_some()),
+    ] {
+        if there {
+            at.field(name).problem::<()>(
+                "has no use with `type: transaction`: such a token stands in `txn-token`, is for a trust domain and expires",
+            );
+        }
+    }
+    if raw.algorithms.iter().flatten().any(|algorithm| algorithm.starts_with("HS")) {
+        at.field("algorithms")
+            .problem::<()>("who checks transaction tokens with an HMAC key can make them too");
+    }
 }
 
 /// What is known beforehand of an issuer's tokens.
