@@ -21,7 +21,7 @@ pub const SERVICE_NAME: &str = "x-service-name";
 /// What the certificate of a hop is worth.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Peer {
-    /// Whether a certificate was verified at all.
+    /// Whether there is a certificate, though it may say nothing that is understood.
     pub is_known: bool,
     /// The service that it names.
     pub service: Option<String>,
@@ -33,29 +33,29 @@ impl Peer {
     /// The hop's identity, held against the config's peers; the first that fits holds.
     #[must_use]
     pub fn of(config: &Boundary, hop: &Hop, forwarded: Option<&[u8]>) -> Self {
+        let unnamed = Self { is_known: hop.has_certificate, ..Self::default() };
         let Some(id) = hop.id() else {
-            return Self::default();
+            return unnamed;
         };
         // The hop may speak for another one, where the config says so.
         let speaks_for = config.forwarders.iter().any(|pattern| pattern.matches(&id).is_some());
         let id = match forwarded.filter(|_| speaks_for) {
             Some(header) => match peer::forwarded_id(header, &id) {
                 Some(id) => id,
-                None => return Self { is_known: true, ..Self::default() },
+                None => return unnamed,
             },
             None => id,
         };
-        Self::named(config, &id)
+        Self::named(config, &id).unwrap_or(unnamed)
     }
 
-    fn named(config: &Boundary, id: &SpiffeId) -> Self {
+    fn named(config: &Boundary, id: &SpiffeId) -> Option<Self> {
         let fitting = |peer: &'_ crate::config::PeerRule| {
             let wildcard = peer.pattern.matches(id)?;
             let service = peer.service_name.as_ref().and_then(|name| name.resolve(wildcard));
             Some(Self { is_known: true, service, may_assert_user: peer.may_assert_user })
         };
-        let found = config.peers.iter().find_map(fitting);
-        found.unwrap_or(Self { is_known: true, ..Self::default() })
+        config.peers.iter().find_map(fitting)
     }
 }
 

@@ -10,6 +10,8 @@ use crate::config::names::BadName;
 /// What Envoy knows of the connection that a request came by.
 #[derive(Debug, Clone, Default)]
 pub struct Hop {
+    /// Whether it has a client certificate at all.
+    pub has_certificate: bool,
     /// The URI SAN of the client certificate that Envoy verified, as it stands there.
     pub uri_san: Option<Vec<u8>>,
 }

@@ -122,8 +122,16 @@ pub fn hop(mode: &Mode) -> Hop {
         Mode::Service(boundary) if boundary.ambient => vec!["filter_state", PEER_PRINCIPAL],
         Mode::Service(_) => vec!["connection", "uri_san_peer_certificate"],
     };
+    let uri_san = property(path).filter(|uri| !uri.is_empty());
+    // Envoy writes `true` as one byte.
+    let has_certificate =
+        uri_san.is_some() || property(vec!["connection", "mtls"]).is_some_and(|mtls| mtls != [0]);
+    Hop { has_certificate, uri_san }
+}
+
+fn property(path: Vec<&str>) -> Option<Vec<u8>> {
     // Envoy's statuses here are Ok, NotFound and SerializationFailure, and the wrapper knows them all.
-    Hop { uri_san: hostcalls::get_property(path).ok().flatten().filter(|uri| !uri.is_empty()) }
+    hostcalls::get_property(path).ok().flatten()
 }
 
 /// Starts a callout of the current context. Answers with Envoy's token for it.

@@ -19,6 +19,7 @@ mod faults;
 mod hostile;
 mod keys;
 mod lookup;
+mod mesh;
 mod providers;
 mod redis;
 mod revocation;

@@ -55,7 +55,7 @@ fn door(change: impl FnOnce(&mut Value)) -> Flow {
 }
 
 fn from(uri: &str) -> Hop {
-    Hop { uri_san: Some(uri.as_bytes().to_vec()) }
+    Hop { has_certificate: true, uri_san: Some(uri.as_bytes().to_vec()) }
 }
 
 fn service_claims() -> Value {
@@ -105,7 +105,7 @@ fn a_hop_that_may_say_who_the_user_is_is_believed_and_no_other() {
         (None, false),
     ] {
         let mut flow = door(|_| ());
-        flow.hop = Hop { uri_san: uri.map(|uri| uri.as_bytes().to_vec()) };
+        flow.hop = uri.map_or_else(Hop::default, from);
         let disposition = send(&mut flow, "/x", &CONTEXT);
         if believed {
             assert_eq!(context_of(&forwarded(disposition)), whole_context(), "{uri:?}");
@@ -115,7 +115,8 @@ fn a_hop_that_may_say_who_the_user_is_is_believed_and_no_other() {
         flow.no_call();
     }
     let mut flow = door(|_| ());
-    flow.hop = Hop { uri_san: Some(b"spiffe://cluster.local/ns/edge/sa/\xff".to_vec()) };
+    let uri_san = Some(b"spiffe://cluster.local/ns/edge/sa/\xff".to_vec());
+    flow.hop = Hop { has_certificate: true, uri_san };
     assert_eq!(denied(&send(&mut flow, "/x", &CONTEXT)), Code::TokenMissing);
 }
 
@@ -324,6 +325,8 @@ fn a_service_token_is_bound_to_the_certificate_unless_the_config_lets_it_go() {
         (Some(BATCH), true, false),
         (Some(GATEWAY), true, false),
         (Some("spiffe://unknown/sa/x"), true, false),
+        (Some("https://mesh.example/thief"), true, false),
+        (Some("spiffe://cluster.local/ns/x/sa/"), true, false),
         (None, true, true),
         (Some(BATCH), false, true),
         (Some(GATEWAY), false, true),
@@ -339,6 +342,15 @@ fn a_service_token_is_bound_to_the_certificate_unless_the_config_lets_it_go() {
             assert_eq!(denied(&disposition), Code::UntrustedPeer, "{uri:?}");
         }
     }
+}
+
+#[test]
+fn a_service_token_is_bound_to_a_certificate_that_says_nothing_too() {
+    let mut flow = door(|_| ());
+    flow.hop = Hop { has_certificate: true, uri_san: None };
+    let token = service_token(&service_claims());
+    let disposition = send(&mut flow, "/public", &[("x-service-authorization", &token)]);
+    assert_eq!(denied(&disposition), Code::UntrustedPeer);
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! An HTTP/1.1 client that sends exactly the bytes it is given, and an HTTP/2 one that can send trailers.
+//! An HTTP/1.1 client that sends exactly the bytes it is given, over TLS or not, and an HTTP/2 one that can send trailers.
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -10,8 +11,11 @@ use hyper::body::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
 
+use crate::pki::ClientTls;
 use crate::{Headers, RUNTIME, headers_of, values};
 
 /// The `Host` of requests that do not set one.
@@ -29,13 +33,15 @@ pub struct Request {
     target: Vec<u8>,
     headers: Headers,
     body: Vec<u8>,
+    tls: Option<ClientTls>,
 }
 
 impl Request {
     /// Any method and request target.
     pub fn new(to: SocketAddr, method: &str, target: impl AsRef<[u8]>) -> Request {
         let target = target.as_ref().to_vec();
-        Request { to, method: method.into(), target, headers: Headers::new(), body: Vec::new() }
+        let (headers, body) = (Headers::new(), Vec::new());
+        Request { to, method: method.into(), target, headers, body, tls: None }
     }
 
     /// A GET.
@@ -66,6 +72,12 @@ impl Request {
         self
     }
 
+    /// Goes over TLS. A server of another authority, or at an address its certificate does not name, is refused.
+    pub fn tls(mut self, tls: &ClientTls) -> Request {
+        self.tls = Some(tls.clone());
+        self
+    }
+
     /// Sends, and reads the response.
     #[track_caller]
     pub fn send(&self) -> Response {
@@ -83,14 +95,24 @@ impl Request {
     /// [`Request::send`] that reports what went wrong.
     pub fn try_send(&self, timeout: Duration) -> io::Result<Response> {
         let mut pending = self.write_to(TcpStream::connect_timeout(&self.to, timeout)?)?;
-        pending.stream.set_read_timeout(Some(timeout))?;
+        pending.stream.socket().set_read_timeout(Some(timeout))?;
         pending.read()
     }
 
-    fn write_to(&self, mut stream: TcpStream) -> io::Result<Pending> {
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
+    fn write_to(&self, socket: TcpStream) -> io::Result<Pending> {
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        let mut stream = match &self.tls {
+            None => Stream::Plain(socket),
+            Some(ClientTls(config)) => {
+                let server = ServerName::IpAddress(self.to.ip().into());
+                let session = ClientConnection::new(Arc::clone(config), server);
+                let session = session.map_err(io::Error::other)?;
+                Stream::Tls(Box::new(StreamOwned::new(session, socket)))
+            }
+        };
         stream.write_all(&self.bytes())?;
+        stream.flush()?;
         Ok(Pending { request: self.clone(), stream })
     }
 
@@ -136,7 +158,7 @@ impl fmt::Debug for Request {
 #[derive(Debug)]
 pub struct Pending {
     request: Request,
-    stream: TcpStream,
+    stream: Stream,
 }
 
 impl Pending {
@@ -152,13 +174,52 @@ impl Pending {
     /// Sends more bytes, as they are.
     #[track_caller]
     pub fn write(&mut self, bytes: &[u8]) {
-        self.stream
-            .write_all(bytes)
-            .unwrap_or_else(|error| panic!("cannot go on with {:?}: {error}", self.request));
+        let written = self.stream.write_all(bytes).and_then(|()| self.stream.flush());
+        written.unwrap_or_else(|error| panic!("cannot go on with {:?}: {error}", self.request));
     }
 
     fn read(&mut self) -> io::Result<Response> {
         read(&mut self.stream, &self.request.method)
+    }
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(socket) => socket.read(buffer),
+            Stream::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(socket) => socket.write(bytes),
+            Stream::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(socket) => socket.flush(),
+            Stream::Tls(stream) => stream.flush(),
+        }
     }
 }
 
@@ -205,7 +266,7 @@ impl fmt::Debug for Response {
 }
 
 /// Reads the response to a request with this method.
-fn read(stream: &mut TcpStream, method: &str) -> io::Result<Response> {
+fn read(stream: &mut impl Read, method: &str) -> io::Result<Response> {
     let mut input = Input { stream, buffer: Vec::new() };
     let mut response = loop {
         let head = input.until(b"\r\n\r\n")?;
@@ -252,12 +313,12 @@ fn read(stream: &mut TcpStream, method: &str) -> io::Result<Response> {
     Ok(response)
 }
 
-struct Input<'a> {
-    stream: &'a mut TcpStream,
+struct Input<'a, S> {
+    stream: &'a mut S,
     buffer: Vec<u8>,
 }
 
-impl Input<'_> {
+impl<S: Read> Input<'_, S> {
     /// Everything up to and with `end`.
     fn until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
         loop {

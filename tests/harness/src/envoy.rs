@@ -17,7 +17,7 @@ use crate::process::{POLL, Process, scratch, tail};
 pub const VERSION: &str = "1.40.0";
 
 /// Long enough to compile the module on a busy machine.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(90);
 
 /// What a trap leaves in the log: the module's panic message, Envoy's error about the function that
 /// failed, and the access log's detail of a request that met a failed module.

@@ -24,6 +24,12 @@ pub const ISSUER: &str = "youtube-clone-auth";
 /// The `aud` of [`seed_claims`], which the shipped configs accept.
 pub const AUDIENCE: &str = "youtube-clone-api";
 
+/// The `iss` of [`service_claims`].
+pub const SERVICE_ISSUER: &str = "mesh-auth";
+
+/// The `aud` of [`service_claims`].
+pub const SERVICE_AUDIENCE: &str = "mesh";
+
 /// Seconds since 1970, for claims.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs()
@@ -34,6 +40,15 @@ pub fn seed_claims(clerk_id: &str) -> Value {
     let now = now();
     json!({
         "sub": clerk_id, "clerkId": clerk_id, "iat": now, "exp": now + 3600, "iss": ISSUER, "aud": AUDIENCE,
+    })
+}
+
+/// The claims of a service's good token: from now on, for five minutes.
+pub fn service_claims(service: &str, permissions: &[&str]) -> Value {
+    let now = now();
+    json!({
+        "sub": service, "type": "service", "permissions": permissions, "iat": now, "exp": now + 300,
+        "iss": SERVICE_ISSUER, "aud": SERVICE_AUDIENCE,
     })
 }
 

@@ -39,14 +39,9 @@ impl Testbed {
     /// A file of `envoy/`: with free ports, the clusters above, and the built module.
     #[track_caller]
     pub fn config(file: &str) -> Builder {
-        let path = module::workspace().join("envoy").join(file);
-        let text = fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
-        let bootstrap: Value = yaml_serde::from_str(&text)
-            .unwrap_or_else(|error| panic!("{} is not YAML: {error}", path.display()));
         let bed = Builder {
             launch: Launch::new(Value::Null),
-            bootstrap,
+            bootstrap: shipped(file),
             idp: Idp::start(),
             users: Users::start(),
             upstream: Upstream::start(),
@@ -57,7 +52,6 @@ impl Testbed {
             ("videos", bed.upstream.address()),
         ];
         bed.bootstrap(|bootstrap| {
-            free_ports(bootstrap);
             for (name, address) in clusters {
                 // A cluster that the file lacks is not made up for.
                 point(bootstrap, name, address);
@@ -155,25 +149,8 @@ impl Builder {
 
     /// Changes the filter's own config.
     #[track_caller]
-    pub fn filter_config(self, mut change: impl FnMut(&mut Value)) -> Builder {
-        let mut found = false;
-        let bed = self.bootstrap(|bootstrap| {
-            wasm_filters(bootstrap, &mut |wasm| {
-                found = true;
-                let config = &mut wasm["config"]["configuration"]["value"];
-                // A `StringValue` holds the text, a `Struct` the document itself.
-                let text = config.as_str().map(str::to_owned);
-                if let Some(text) = &text {
-                    *config = yaml_serde::from_str(text).expect("a config in JSON or YAML");
-                }
-                change(config);
-                if text.is_some() {
-                    *config = json!(config.to_string());
-                }
-            });
-        });
-        assert!(found, "the config has no wasm filter to configure");
-        bed
+    pub fn filter_config(self, change: impl FnMut(&mut Value)) -> Builder {
+        self.bootstrap(|bootstrap| filter_config(bootstrap, change))
     }
 
     /// Starts Envoy, after building the module.
@@ -185,21 +162,58 @@ impl Builder {
     /// [`Builder::start`], for configs that may be refused.
     #[track_caller]
     pub fn try_start(mut self) -> Result<Testbed, StartError> {
-        wasm_filters(&mut self.bootstrap, &mut |wasm| {
-            let filename = &mut wasm["config"]["vm_config"]["code"]["local"]["filename"];
-            // A test may have named another.
-            if filename == MODULE {
-                *filename = json!(module::build());
-            }
-        });
+        load_module(&mut self.bootstrap);
         let Builder { launch, bootstrap, idp, users, upstream } = self;
         let envoy = launch.bootstrap(bootstrap).try_start()?;
         Ok(Testbed { envoy, idp, users, upstream })
     }
 }
 
+/// A file of `envoy/`, with free ports.
+#[track_caller]
+pub(crate) fn shipped(file: &str) -> Value {
+    let path = module::workspace().join("envoy").join(file);
+    let text = fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+    let mut bootstrap: Value = yaml_serde::from_str(&text)
+        .unwrap_or_else(|error| panic!("{} is not YAML: {error}", path.display()));
+    free_ports(&mut bootstrap);
+    bootstrap
+}
+
+/// Changes the config of every filter of ours.
+#[track_caller]
+pub(crate) fn filter_config(bootstrap: &mut Value, mut change: impl FnMut(&mut Value)) {
+    let mut found = false;
+    wasm_filters(bootstrap, &mut |wasm| {
+        found = true;
+        let config = &mut wasm["config"]["configuration"]["value"];
+        // A `StringValue` holds the text, a `Struct` the document itself.
+        let text = config.as_str().map(str::to_owned);
+        if let Some(text) = &text {
+            *config = yaml_serde::from_str(text).expect("a config in JSON or YAML");
+        }
+        change(config);
+        if text.is_some() {
+            *config = json!(config.to_string());
+        }
+    });
+    assert!(found, "the config has no wasm filter to configure");
+}
+
+/// Builds the module, and has every filter load it that a test has not given another.
+#[track_caller]
+pub(crate) fn load_module(bootstrap: &mut Value) {
+    wasm_filters(bootstrap, &mut |wasm| {
+        let filename = &mut wasm["config"]["vm_config"]["code"]["local"]["filename"];
+        if filename == MODULE {
+            *filename = json!(module::build());
+        }
+    });
+}
+
 /// Points the cluster of this name at an address; false if there is none.
-fn point(bootstrap: &mut Value, name: &str, address: SocketAddr) -> bool {
+pub(crate) fn point(bootstrap: &mut Value, name: &str, address: SocketAddr) -> bool {
     let clusters = bootstrap["static_resources"]["clusters"].as_array_mut();
     let cluster = clusters.into_iter().flatten().find(|cluster| cluster["name"] == name);
     let found = cluster.is_some();

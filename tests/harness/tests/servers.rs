@@ -122,7 +122,7 @@ fn a_shut_server_refuses_connections_until_it_reopens() {
         upstream.release();
         assert_eq!(Request::get(upstream.address(), "/").send().status, 200);
     }
-    let cut_off = std::panic::catch_unwind(|| cut_off.finish());
+    let cut_off = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cut_off.finish()));
     assert!(cut_off.is_err(), "its connection was closed");
 }
 
