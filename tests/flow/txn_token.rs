@@ -84,6 +84,10 @@ fn service(change: impl FnOnce(&mut Value)) -> Flow {
     Flow::with(&config).with_keys()
 }
 
+fn from(uri: &str) -> Hop {
+    Hop { has_certificate: true, uri_san: Some(uri.as_bytes().to_vec()) }
+}
+
 /// What no gateway would sign, by the key `g2` that the gateway publishes beside its own.
 fn forged(header: &Value, claims: &Value) -> String {
     Key::new("g2").sign(header.to_string().as_bytes(), claims.to_string().as_bytes())
@@ -186,7 +190,7 @@ fn a_context_that_a_gateway_signed_is_believed_whoever_brings_it() {
 
         let mut inner = Flow::with(&service_config(&published(&mut edge)));
         for uri in [None, Some(GATEWAY), Some(VIDEOS), Some("spiffe://evil/x")] {
-            inner.hop = Hop { uri_san: uri.map(|uri| uri.as_bytes().to_vec()) };
+            inner.hop = uri.map_or_else(Hop::default, from);
             let edits = forwarded(bring(&mut inner, &token));
             assert_eq!(context_of(&edits), whole_context());
             // It goes on to the next hop as it came.
@@ -330,7 +334,7 @@ fn what_is_not_the_gateways_is_refused_whatever_else_the_request_has() {
     ];
     for (token, code) in cases.into_iter().chain(kinds) {
         let mut flow = service(|_| ());
-        flow.hop = Hop { uri_san: Some(GATEWAY.as_bytes().to_vec()) };
+        flow.hop = from(GATEWAY);
         let user = format!("Bearer {}", flow.token());
         for path in ["/x", "/public"] {
             let headers = [
@@ -393,7 +397,7 @@ fn the_header_is_there_once_and_spelled_as_it_is() {
 fn plain_headers_beside_it_count_for_nothing() {
     let token = signed(&mut gateway(|_| ()));
     let mut flow = service(|_| ());
-    flow.hop = Hop { uri_san: Some(GATEWAY.as_bytes().to_vec()) };
+    flow.hop = from(GATEWAY);
     for plain in [
         vec![("x-user-id", &b"u-6666"[..]), ("x-user-role", b"ADMIN")],
         vec![("x-user-id", b"u-1"), ("x-user-id", b"u-2")],
@@ -436,7 +440,7 @@ fn the_service_is_who_proved_it_and_the_user_who_was_signed_for() {
         assert!(edits.contains(&removed("x-service-authorization")));
         assert_eq!(context_of(&edits), whole_context());
     }
-    flow.hop = Hop { uri_san: Some(VIDEOS.as_bytes().to_vec()) };
+    flow.hop = from(VIDEOS);
     let edits = forwarded(bring(&mut flow, &token));
     assert!(edits.contains(&set("x-service-name", "videos")));
     let named = [("txn-token", token.as_bytes()), ("x-service-name", b"users")];
@@ -535,7 +539,7 @@ fn without_boundary_txn_token_it_is_stripped() {
     let (_, strip, disposition) = flow.send("/x", &[("txn-token", token.as_bytes())]);
     assert!(strip.contains(&removed("txn-token")));
     assert_eq!(denied(&disposition), Code::UntrustedPeer);
-    flow.hop = Hop { uri_san: Some(GATEWAY.as_bytes().to_vec()) };
+    flow.hop = from(GATEWAY);
     let edits = forwarded(flow.send("/public", &[("txn-token", token.as_bytes())]).2);
     assert_eq!((txn_token(&edits), context_of(&edits)), (None, vec![]));
 }
@@ -590,6 +594,47 @@ fn a_service_waits_for_the_gateways_keys() {
     assert_eq!(txn_token(&edits), Some(token.clone()));
     // From now on it is known.
     assert_eq!(txn_token(&forwarded(bring(&mut flow, &token))), Some(token));
+}
+
+#[test]
+fn a_service_that_is_revoked_while_the_gateways_keys_are_fetched_is_refused() {
+    let mut edge = gateway(|_| ());
+    let token = signed(&mut edge);
+    let mut config = service_config(&json!({}));
+    let provider = &mut config["providers"]["gateway"];
+    provider.as_object_mut().unwrap().remove("local_jwks");
+    provider["remote_jwks"] =
+        json!({"uri": "https://gw.example/jwks", "cluster": "edge", "timeout": "20s"});
+    config["revocation"] =
+        json!({"feed": {"uri": "https://auth.example/revocations", "cluster": "auth"}});
+    let mut flow = Flow::with(&config);
+    let call = |flow: &mut Flow, cluster: &str| {
+        flow.tick();
+        let calls: Vec<_> = std::iter::from_fn(|| flow.worker.next_call()).collect();
+        calls.into_iter().find(|call| call.request.cluster == cluster).unwrap().id
+    };
+    let answer = |flow: &mut Flow, id, entries: Value| {
+        let body = json!({"v": 1, "entries": entries}).to_string();
+        flow.answer(id, 200, body.as_bytes())
+    };
+    flow.tick();
+    let calls: Vec<_> = std::iter::from_fn(|| flow.worker.next_call()).collect();
+    let of = |cluster: &str| calls.iter().find(|call| call.request.cluster == cluster).unwrap().id;
+    let (keys, feed) = (of("edge"), of("auth"));
+    let _ = answer(&mut flow, feed, json!([]));
+    let service_token = Key::new("mesh").token(&json!({"sub": "videos", "type": "service",
+        "iss": "mesh-auth", "aud": "mesh", "iat": START, "exp": START + 3600}));
+    let service_token = format!("Bearer {service_token}");
+    let headers =
+        [("txn-token", token.as_bytes()), ("x-service-authorization", service_token.as_bytes())];
+    let (stream, _, disposition) = flow.send("/x", &headers);
+    assert_eq!(disposition, Disposition::Pause);
+    flow.advance(Duration::from_secs(2));
+    let poll = call(&mut flow, "auth");
+    let _ = answer(&mut flow, poll, json!([{"sub": "videos", "exp": START + 3600}]));
+    let document = published(&mut edge).to_string();
+    let disposition = only(flow.answer(keys, 200, document.as_bytes()), stream);
+    assert_eq!(denied(&disposition), Code::TokenRevoked);
 }
 
 #[test]
