@@ -20,6 +20,9 @@ const GATEWAY: &str = "spiffe://cluster.local/ns/edge/sa/gateway";
 const VIDEOS: &str = "spiffe://cluster.local/ns/default/sa/videos";
 const KEYS: &str = "/.well-known/meshgate/jwks.json";
 
+type Headers<'a> = &'a [(&'a str, &'a [u8])];
+type Change<'a> = &'a dyn Fn(&mut Value);
+
 /// RFC 8037 appendix A.1: an Ed25519 key.
 fn ed25519() -> Value {
     json!({"kty": "OKP", "crv": "Ed25519", "kid": "g1",
@@ -378,7 +381,6 @@ fn a_token_cannot_be_replayed_past_its_life() {
 fn the_header_is_there_once_and_spelled_as_it_is() {
     let token = signed(&mut gateway(|_| ()));
     let token = token.as_bytes();
-    type Headers<'a> = &'a [(&'a str, &'a [u8])];
     let cases: [(Headers<'_>, Code); 5] = [
         (&[("txn-token", token), ("txn-token", token)], Code::TokenAmbiguous),
         (&[("txn-token", token), ("txn-token", b"")], Code::TokenAmbiguous),
@@ -731,7 +733,6 @@ fn keys_are_read_strictly_and_never_shown() {
         config["txn_token"]["issue"]["key"] = json!(key.to_string());
         problems(&config)
     };
-    type Change<'a> = &'a dyn Fn(&mut Value);
     let cases: [(Change<'_>, &str); 9] = [
         (&|key| key["kid"] = json!("g9"), "has another `kid`"),
         (&|key| key["kty"] = json!("RSA"), "neither an Ed25519 key"),
