@@ -634,7 +634,6 @@ fn a_service_token_is_worth_what_it_says_to_its_own_service() {
 }
 
 #[test]
-
 fn a_service_token_is_bound_to_a_certificate_that_says_nothing_too() {
     let mesh = sidecar().service_tokens(&service_rules()).start();
     let token = mesh.service_token("channels-service", &["internal:read"]);
