@@ -2,11 +2,13 @@
 //!
 //! At a service's door the context that a hop sends is believed where the config lets that hop assert
 //! it, and only there. The hop is known by the certificate that Envoy verified, or by a service token.
+//! Context that a gateway signed is believed whoever brings it ([`txn_token`]).
 
 pub mod destination;
 pub mod peer;
 pub mod propagation;
 pub mod service_token;
+pub mod txn_token;
 
 use crate::config::names::is_header_value;
 use crate::config::{Boundary, Context, ContextHeader, ServiceTokens, ValueSource};

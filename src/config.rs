@@ -17,11 +17,12 @@ use serde_json::Value;
 
 use crate::boundary::destination::Destination;
 use crate::boundary::peer::{PeerName, SpiffePattern};
+use crate::boundary::txn_token::{Issuer, Published};
 use crate::headers::ManagedHeaders;
 use crate::jwks::KeySet;
 use crate::rules::Rules;
 use crate::signature::Preference;
-use crate::signature::signer::Signer;
+use crate::signature::signing::SigningKey;
 use crate::token::ProviderId;
 use crate::token::algorithm::Algorithm;
 use names::{Authority, ClusterName, HeaderName, HttpUri, JsonPointer, KeyTemplate, PathTemplate};
@@ -95,6 +96,8 @@ pub struct Config {
     pub providers: Vec<Provider>,
     /// Where the user's record comes from.
     pub user: UserSource,
+    /// How a gateway signs the context, where it does.
+    pub txn_token: Option<TxnTokens>,
     /// How it is known which tokens were revoked before their time.
     pub revocation: Revocation,
     /// What the upstream is told.
@@ -216,7 +219,7 @@ pub struct ClientCredentials {
 #[derive(Debug)]
 pub struct Signing {
     /// With what.
-    pub signer: Signer,
+    pub signer: SigningKey,
     /// The key's name.
     pub kid: Option<String>,
     /// `iss`.
@@ -238,6 +241,8 @@ pub struct Boundary {
     pub peers: Vec<PeerRule>,
     /// How services prove by a token who they are.
     pub service_tokens: Option<ServiceTokens>,
+    /// Whose signed context is believed, whoever sends it.
+    pub txn_token: Option<ProviderId>,
     /// Hops that may speak for others, in `x-forwarded-client-cert`.
     pub forwarders: Vec<SpiffePattern>,
     /// Whether the hop's identity is told by Istio's ambient mode, not by the connection's certificate.
@@ -270,6 +275,15 @@ pub struct ServiceTokens {
     pub bind_to_peer: bool,
 }
 
+/// How a gateway signs the context.
+#[derive(Debug)]
+pub struct TxnTokens {
+    /// What with, and for whom.
+    pub issuer: Issuer,
+    /// Where its keys are served, if they are.
+    pub published: Option<Published>,
+}
+
 /// What becomes of requests of hops that may not say who the user is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Otherwise {
@@ -288,6 +302,20 @@ pub enum TokenKind {
     User,
     /// Services: their claim `type` is `service`.
     Service,
+    /// The user of a transaction, as a gateway signed it: the `typ` of their header is `txntoken+jwt`.
+    Transaction,
+}
+
+impl TokenKind {
+    /// Its word in the config.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Service => "service",
+            Self::Transaction => "transaction",
+        }
+    }
 }
 
 /// Who issues tokens, and how they are checked.
@@ -382,8 +410,9 @@ pub struct Introspection {
     pub cache_ttl: Duration,
 }
 
-/// The places in a request in which a provider's tokens stand.
-#[derive(Debug)]
+/// The places in a request in which a provider's tokens stand: none for transaction tokens, which have a
+/// header of their own.
+#[derive(Debug, Default)]
 pub struct Places {
     /// Headers.
     pub headers: Vec<FromHeader>,

@@ -8,6 +8,7 @@
 use serde_json::{Map, Value};
 
 use crate::boundary::AssertedContext;
+use crate::boundary::txn_token::TxnToken;
 use crate::config::names::{HeaderName, is_header_value};
 use crate::config::{Context, ContextHeader, ValueSource};
 use crate::token::claims::Claims;
@@ -15,7 +16,11 @@ use crate::user::UserRecord;
 
 /// The context headers of one request, with their values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserContext(Vec<(HeaderName, Option<String>)>);
+pub struct UserContext {
+    headers: Vec<(HeaderName, Option<String>)>,
+    /// The same as a text that a gateway signed, where there is one.
+    signed: Option<TxnToken>,
+}
 
 /// Why no context can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +46,7 @@ impl UserContext {
             .iter()
             .map(|header| Ok((header.name.clone(), value(header, claims, record)?)))
             .collect::<Result<Vec<_>, ContextError>>()
-            .map(Self)
+            .map(|headers| Self { headers, signed: None })
     }
 
     /// The context that a hop asserted which may do so.
@@ -49,18 +54,32 @@ impl UserContext {
     pub fn asserted(config: &Context, asserted: &AssertedContext) -> Self {
         let value = |name: &HeaderName| asserted.value(name.as_str()).map(str::to_owned);
         let headers = config.headers.iter();
-        Self(headers.map(|header| (header.name.clone(), value(&header.name))).collect())
+        let headers = headers.map(|header| (header.name.clone(), value(&header.name))).collect();
+        Self { headers, signed: None }
     }
 
     /// The context of a request without a user: every header unset.
     #[must_use]
     pub fn nobody(config: &Context) -> Self {
-        Self(config.headers.iter().map(|header| (header.name.clone(), None)).collect())
+        let headers = config.headers.iter().map(|header| (header.name.clone(), None)).collect();
+        Self { headers, signed: None }
+    }
+
+    /// The same with the text that says it, signed.
+    #[must_use]
+    pub fn signed_as(self, token: TxnToken) -> Self {
+        Self { signed: Some(token), ..self }
+    }
+
+    /// The text that says it, signed, where there is one.
+    #[must_use]
+    pub fn signed(&self) -> Option<&TxnToken> {
+        self.signed.as_ref()
     }
 
     /// Each context header and its value, if it has one.
     pub fn headers(&self) -> impl Iterator<Item = (&HeaderName, Option<&str>)> {
-        self.0.iter().map(|(name, value)| (name, value.as_deref()))
+        self.headers.iter().map(|(name, value)| (name, value.as_deref()))
     }
 }
 

@@ -60,6 +60,8 @@ pub enum Code {
     ServiceTokenUnavailable,
     /// The path can be read in too many ways.
     PathRefused,
+    /// What meshgate itself serves on this path is only read.
+    MethodNotAllowed,
     /// Too many requests wait already.
     Overloaded,
     /// Envoy did not carry out what was decided. It never should; if it does not, nothing passes.
@@ -68,7 +70,7 @@ pub enum Code {
 
 impl Code {
     /// Every code there is.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::TokenMissing,
         Self::TokenMalformed,
         Self::AlgorithmNotAllowed,
@@ -95,13 +97,14 @@ impl Code {
         Self::UserLookupUnavailable,
         Self::ServiceTokenUnavailable,
         Self::PathRefused,
+        Self::MethodNotAllowed,
         Self::Overloaded,
         Self::InternalError,
     ];
 
     #[rustfmt::skip] // a table
     const fn row(self) -> Row {
-        use Challenge::{InsufficientScope, InvalidToken, NoToken, None, TryLater};
+        use Challenge::{InsufficientScope, InvalidToken, NoToken, None, OnlyRead, TryLater};
         match self {
             Self::TokenMissing => Row("token_missing", 401, NoToken, "this path requires a bearer token"),
             Self::TokenMalformed => Row("token_malformed", 401, InvalidToken, "the token cannot be read"),
@@ -129,6 +132,7 @@ impl Code {
             Self::UserLookupUnavailable => Row("user_lookup_unavailable", 503, TryLater, "the user cannot be looked up at present"),
             Self::ServiceTokenUnavailable => Row("service_token_unavailable", 503, TryLater, "the service's own token cannot be had at present"),
             Self::PathRefused => Row("path_refused", 400, None, "the path can be read in too many ways"),
+            Self::MethodNotAllowed => Row("method_not_allowed", 405, OnlyRead, "this path is only read"),
             Self::Overloaded => Row("overloaded", 503, TryLater, "too many requests are waiting"),
             Self::InternalError => Row("internal_error", 500, None, "the request could not be processed"),
         }
@@ -163,6 +167,8 @@ enum Challenge {
     InsufficientScope,
     /// Come again later.
     TryLater,
+    /// Come with `GET` or `HEAD` (RFC 9110 section 15.5.6).
+    OnlyRead,
 }
 
 /// The end of a request.
@@ -202,7 +208,8 @@ impl Denial {
     }
 
     /// The answer: problem details (RFC 9457), or for gRPC a status of 16 (unauthenticated),
-    /// 7 (permission denied), 14 (unavailable), 3 (invalid argument) or 13 (internal) with a message.
+    /// 7 (permission denied), 14 (unavailable), 3 (invalid argument), 12 (unimplemented) or 13 (internal)
+    /// with a message.
     #[must_use]
     pub fn reply(&self) -> Reply {
         let Row(code, status, challenge, explanation) = self.code.row();
@@ -223,6 +230,7 @@ impl Denial {
                 headers.push(("www-authenticate", bearer("insufficient_scope", explanation)));
             }
             Challenge::TryLater => headers.push(("retry-after", RETRY_AFTER_SECS.to_owned())),
+            Challenge::OnlyRead => headers.push(("allow", "GET, HEAD".to_owned())),
         }
         if self.grpc {
             return Reply {
@@ -231,6 +239,7 @@ impl Denial {
                     400 => 3,
                     401 => 16,
                     403 => 7,
+                    405 => 12,
                     500 => 13,
                     _ => 14,
                 }),
@@ -243,6 +252,7 @@ impl Denial {
             400 => "Bad Request",
             401 => "Unauthorized",
             403 => "Forbidden",
+            405 => "Method Not Allowed",
             500 => "Internal Server Error",
             _ => "Service Unavailable",
         };
@@ -318,6 +328,7 @@ mod tests {
                 503 => assert!(header(&reply, "retry-after").is_some()),
                 500 => assert_eq!(code, Code::InternalError),
                 400 => assert_eq!(code, Code::PathRefused),
+                405 => assert_eq!(header(&reply, "allow"), Some("GET, HEAD")),
                 other => panic!("{} has status {other}", code.name()),
             }
             assert!(challenge.unwrap_or_default().chars().filter(|c| *c == '"').count() % 2 == 0);

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use crate::boundary::txn_token::TXN_TOKEN;
 use crate::config::names::HeaderName;
 use crate::context::UserContext;
 use crate::request::Permit;
@@ -60,7 +61,7 @@ impl ManagedHeaders {
         "x-user-role",
         "x-user-channel-id",
         "x-service-name",
-        "txn-token",
+        TXN_TOKEN,
     ];
 
     /// The names of `configured` and those that are always managed.
@@ -139,13 +140,12 @@ impl Stripped {
 /// The edits that tell the upstream who the user is: each context header is set or removed.
 #[must_use]
 pub fn context_edits(_permit: &Permit, context: &UserContext) -> Vec<Edit> {
-    context
-        .headers()
-        .map(|(name, value)| match value {
-            Some(value) => Edit::Set(name.as_str().to_owned(), value.as_bytes().to_vec()),
-            None => Edit::Remove(name.as_str().to_owned()),
-        })
-        .collect()
+    let headers = context.headers().map(|(name, value)| match value {
+        Some(value) => Edit::Set(name.as_str().to_owned(), value.as_bytes().to_vec()),
+        None => Edit::Remove(name.as_str().to_owned()),
+    });
+    let signed = context.signed().map(|token| token.as_bytes().to_vec());
+    headers.chain(signed.map(|token| Edit::Set(TXN_TOKEN.to_owned(), token))).collect()
 }
 
 #[cfg(test)]

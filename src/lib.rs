@@ -6,10 +6,10 @@
 //! only meshgate may set ([`headers`]) before it looks at anything else. The rules say what the path
 //! asks for ([`rules`]). The token is found and read ([`token`]) and verified with its issuer's keys
 //! ([`jwks`], [`signature`]); its user is looked up ([`user`]); claims and record become the context
-//! ([`context`]), which is set on the request ([`headers`]). [`request`] is this way as a state
-//! machine. It waits where keys, the issuer's word or a user must first be fetched ([`callout`]), in a
-//! [`worker`], which holds what the requests of one VM share. What all workers of an Envoy share
-//! stands on the [`board`]. Whatever falls short ends in a [`denial`].
+//! ([`context`]), which a gateway may sign ([`boundary`]) and which is set on the request ([`headers`]).
+//! [`request`] is this way as a state machine. It waits where keys, the issuer's word or a user must first
+//! be fetched ([`callout`]), in a [`worker`], which holds what the requests of one VM share. What all
+//! workers of an Envoy share stands on the [`board`]. Whatever falls short ends in a [`denial`].
 //!
 //! Inside the mesh the [`boundary`] says whose word counts: at a service's door, who may say who the user is;
 //! at its exit, where the user's context and token may go, and by what the service shows who it is.

@@ -5,8 +5,9 @@
 //!       -> (AwaitUser) -> known user -> rule -> Forward
 //! ```
 //!
-//! At a service's door (`door`) comes before that who the hop is: by its certificate, by its service token,
-//! which goes the same way up to `not revoked`. Where it may say who the user is, the way ends there.
+//! At a service's door (`door`) comes before that who the hop is, by its certificate and its service token,
+//! and what a gateway signed: these tokens go the same way up to `not revoked`, one after the other. Where
+//! they say who the user is, or the hop may, the way ends there.
 //!
 //! At a service's exit (`exit`) the way is another one, and short: where the request goes, what may go there.
 //!
@@ -21,10 +22,11 @@ use std::rc::Rc;
 
 use crate::boundary::SERVICE_NAME;
 use crate::boundary::peer::Hop;
+use crate::boundary::txn_token::Published;
 use crate::callout::CallKey;
 use crate::config::{Config, Mode, OnUnavailable, Provider, TokenKind, UserSource};
 use crate::context::{ContextError, UserContext, texts};
-use crate::denial::{Code, Denial};
+use crate::denial::{Code, Denial, Reply};
 use crate::headers::{Edit, Stripped, context_edits};
 use crate::jwks::cache::Keys;
 use crate::revocation::blacklist::Names;
@@ -51,8 +53,10 @@ use exit::AwaitToken;
 pub enum Step {
     /// It needs the outcome of this call; feed it to [`Waiting::resume`].
     Wait(Waiting, CallKey),
-    /// Answer the client here.
+    /// Refuse it.
     Deny(Denial),
+    /// Answer the client: what it asked for is here.
+    Answer(Reply),
     /// Apply the edits and let it go on.
     Forward(Vec<Edit>),
 }
@@ -100,7 +104,8 @@ pub enum Outcome {
 }
 
 /// Leave to cross the boundary, for a user or for nobody. `admitted`, `without_user`, at a service's door
-/// `asserted` and at its exit `leave` are its only origins, and no context edit is made without it.
+/// `asserted` and at its exit `leave` are its only origins, and no context is signed and no edit made of it
+/// without it.
 #[derive(Debug)]
 pub struct Permit(());
 
@@ -130,7 +135,7 @@ pub(crate) struct Reference {
 enum Goal {
     /// It says who the user is.
     User,
-    /// It says which service calls.
+    /// It says which service calls, or whom a gateway let in.
     Door(Box<Door>),
 }
 
@@ -146,6 +151,12 @@ pub fn begin(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> 
 /// Takes a request up that comes in.
 fn enter(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> Step {
     let facts = Facts::of(head, shared, now);
+    if let Some(published) = published_at(head, &shared.config) {
+        return match head.value(":method") {
+            Some(b"GET" | b"HEAD") => Step::Answer(published.reply()),
+            Some(_) | None => facts.refuse(Code::MethodNotAllowed),
+        };
+    }
     match facts.demand.level {
         Level::Anonymous => return without_user(facts, shared),
         Level::Nobody => return facts.refuse(Code::PathRefused),
@@ -164,6 +175,12 @@ fn enter(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> Step
         }
         Mode::Service(boundary) => door::arrive(facts, head, hop, boundary, shared, now),
     }
+}
+
+/// What this filter itself serves at the request's path.
+fn published_at<'a>(head: &Stripped, config: &'a Config) -> Option<&'a Published> {
+    let published = config.txn_token.as_ref()?.published.as_ref()?;
+    published.is_at(head.value(":path")?).then_some(published)
 }
 
 fn of_kind(config: &Config, kind: TokenKind) -> impl Iterator<Item = &Provider> {
@@ -456,7 +473,7 @@ fn arrived(
 ) -> Step {
     match goal {
         Goal::User => find_user(facts, token, shared, now),
-        Goal::Door(door) => door.enter(facts, Some(&token), shared, now),
+        Goal::Door(door) => door.proved(facts, token, shared, now),
     }
 }
 
@@ -485,7 +502,7 @@ impl AwaitUser {
             let call = CallKey::User(self.key.clone());
             return Step::Wait(Waiting::User(Self { again: true, ..self }), call);
         }
-        self.known(&stored.known, shared)
+        self.known(&stored.known, shared, now)
     }
 
     /// The users service is down: the record from before stands in, where the config allows it.
@@ -496,15 +513,15 @@ impl AwaitUser {
         let config = Rc::clone(&shared.config);
         let lookup = config.user.lookup();
         match lookup.and_then(|lookup| shared.stand_in(&self.key, lookup, now)) {
-            Some(record) => admitted(self.facts, &self.token, &record, shared),
+            Some(record) => admitted(self.facts, &self.token, &record, shared, now),
             None => self.facts.refuse(Code::UserLookupUnavailable),
         }
     }
 
-    fn known(self, known: &Known, shared: &Shared) -> Step {
+    fn known(self, known: &Known, shared: &mut Shared, now: UnixTime) -> Step {
         let Self { facts, token, .. } = self;
         match known {
-            Known::Record(record) => admitted(facts, &token, record, shared),
+            Known::Record(record) => admitted(facts, &token, record, shared, now),
             Known::Unknown => facts.refuse(Code::UserUnknown),
         }
     }
@@ -516,7 +533,7 @@ fn find_user(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixT
         UserSource::Lookup(lookup) => lookup,
         UserSource::Claims => {
             let record = UserRecord::new(token.claims().members().clone());
-            return admitted(facts, &token, &record, shared);
+            return admitted(facts, &token, &record, shared, now);
         }
     };
     let Some(key) = UserKey::of(lookup, token.provider(), token.claims()) else {
@@ -527,11 +544,11 @@ fn find_user(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixT
     };
     match shared.user(&key, lookup, now) {
         Some(Cached::Fresh(known)) => {
-            AwaitUser { facts, token, key, again: false }.known(&known, shared)
+            AwaitUser { facts, token, key, again: false }.known(&known, shared, now)
         }
         Some(Cached::Revalidate(record)) => {
             shared.want(CallKey::User(key));
-            admitted(facts, &token, &record, shared)
+            admitted(facts, &token, &record, shared, now)
         }
         None => {
             let call = CallKey::User(key.clone());
@@ -541,8 +558,14 @@ fn find_user(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixT
 }
 
 /// The last checks, on a user who is known.
-fn admitted(facts: Facts, token: &VerifiedToken, record: &UserRecord, shared: &Shared) -> Step {
-    let config = &shared.config;
+fn admitted(
+    facts: Facts,
+    token: &VerifiedToken,
+    record: &UserRecord,
+    shared: &mut Shared,
+    now: UnixTime,
+) -> Step {
+    let config = Rc::clone(&shared.config);
     if let UserSource::Lookup(lookup) = &config.user
         && !record.is_active(lookup.active.as_ref())
     {
@@ -557,8 +580,10 @@ fn admitted(facts: Facts, token: &VerifiedToken, record: &UserRecord, shared: &S
     }
     match UserContext::assemble(&config.context, token.claims(), record) {
         Ok(context) => {
-            let keep_token = facts.demand.forward_token;
-            facts.forward(&Permit(()), &context, keep_token, shared)
+            let (permit, keep_token) = (Permit(()), facts.demand.forward_token);
+            let context =
+                shared.signed(&permit, token, context, &facts.reference.request_id, now);
+            facts.forward(&permit, &context, keep_token, shared)
         }
         Err(ContextError::Claim) => Step::Deny(facts.denial(
             Code::TokenMalformed,

@@ -10,7 +10,7 @@
 //! token must have one reading whoever checks its signature.
 
 mod known_answers;
-pub mod signer;
+pub mod signing;
 
 use std::fmt;
 

@@ -10,7 +10,8 @@ pub mod introspection;
 use std::fmt;
 use std::rc::Rc;
 
-use crate::config::Provider;
+use crate::boundary::txn_token;
+use crate::config::{Provider, TokenKind};
 use crate::jwks::{Key, KeySet};
 use crate::signature::Crypto;
 use crate::time::UnixTime;
@@ -75,8 +76,8 @@ impl UnverifiedToken {
         let issuer = jws.claims.text("iss").ok_or(TokenError::IssuerUnknown)?;
         // One issuer may serve users and services by two providers.
         let fits = |provider: &Provider| provider.issuer == issuer;
-        let of_its_kind =
-            |provider: &Provider| fits(provider) && jws.claims.kind() == provider.kind;
+        let kind = if is_transaction(&jws) { TokenKind::Transaction } else { jws.claims.kind() };
+        let of_its_kind = |provider: &Provider| fits(provider) && kind == provider.kind;
         let place = providers.iter().position(of_its_kind);
         let index = place.or_else(|| providers.iter().position(fits));
         let (index, provider) = index
@@ -111,22 +112,26 @@ impl UnverifiedToken {
         Rc::clone(&self.jws.text)
     }
 
-    /// RFC 8725 section 3.11: a token of another kind is not taken for this one. RFC 7515 section
-    /// 4.1.9: `application/` before it means nothing, and neither does case.
+    /// RFC 8725 section 3.11: a token of another kind is not taken for this one. A transaction token is
+    /// none of a user or a service, whoever signed it, nor the other way about.
     ///
     /// # Errors
     /// [`TokenError::Malformed`] where it is.
     pub fn check_type(&self, provider: &Provider) -> Result<(), TokenError> {
-        let Some(wanted) = &provider.token_type else {
-            return Ok(());
-        };
-        let short = |typ: &str| {
-            let typ = typ.to_ascii_lowercase();
-            typ.strip_prefix("application/").map(str::to_owned).unwrap_or(typ)
-        };
-        match &self.jws.typ {
-            Some(typ) if short(typ) == short(wanted) => Ok(()),
-            Some(_) | None => Err(TokenError::Malformed("its `typ` is not `token_type`")),
+        match (provider.kind, is_transaction(&self.jws)) {
+            (TokenKind::Transaction, false) => {
+                return Err(TokenError::Malformed("its `typ` is not `txntoken+jwt`"));
+            }
+            (TokenKind::User | TokenKind::Service, true) => {
+                return Err(TokenError::Malformed("it is a transaction token"));
+            }
+            (TokenKind::Transaction, true) | (TokenKind::User | TokenKind::Service, false) => {}
+        }
+        match &provider.token_type {
+            Some(wanted) if !is_of_type(&self.jws, wanted) => {
+                Err(TokenError::Malformed("its `typ` is not `token_type`"))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -158,6 +163,19 @@ impl UnverifiedToken {
             provider: self.provider,
         })
     }
+}
+
+fn is_transaction(jws: &CompactJws) -> bool {
+    is_of_type(jws, txn_token::TYPE)
+}
+
+/// RFC 7515 section 4.1.9: `application/` before a `typ` means nothing, and neither does case.
+fn is_of_type(jws: &CompactJws, wanted: &str) -> bool {
+    let short = |typ: &str| {
+        let typ = typ.to_ascii_lowercase();
+        typ.strip_prefix("application/").map(str::to_owned).unwrap_or(typ)
+    };
+    jws.typ.as_deref().is_some_and(|typ| short(typ) == short(wanted))
 }
 
 /// Proof that a token of `provider` was verified. [`UnverifiedToken::verify`], and the issuer's own

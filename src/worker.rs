@@ -18,7 +18,7 @@ use crate::boundary::service_token::ServiceTokenId;
 use crate::callout::circuit::Circuit;
 use crate::callout::{Answer, CallId, CallKey, Calls, Dispatch, Failure, GRACE, Leg, StreamId};
 use crate::config::{Config, Propagation};
-use crate::denial::Denial;
+use crate::denial::{Denial, Reply};
 use crate::headers::{Edit, Stripped};
 use crate::log::{Level, Log};
 use crate::request::{self, Outcome, Step, Waiting};
@@ -36,8 +36,10 @@ pub use shared::{Shared, Verdict};
 pub enum Disposition {
     /// Apply the edits and let it go on.
     Forward(Vec<Edit>),
-    /// Answer the client.
+    /// Refuse it.
     Deny(Denial),
+    /// Answer the client: what it asked for is here.
+    Answer(Reply),
     /// Hold it. It comes back from `on_answer` or `on_tick`.
     Pause,
 }
@@ -301,6 +303,7 @@ impl Worker {
         match step {
             Step::Forward(edits) => Disposition::Forward(edits),
             Step::Deny(denial) => self.deny(denial),
+            Step::Answer(reply) => Disposition::Answer(reply),
             Step::Wait(waiting, key) => {
                 if self.parked.len() >= self.shared.config.limits.max_waiters
                     || (!waiting.is_verified() && self.strangers_fill_their_half())

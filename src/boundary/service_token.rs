@@ -90,7 +90,7 @@ impl Held {
 /// Signs a token for `service`.
 #[must_use]
 pub fn sign(config: &Signing, service: &str, now: UnixTime) -> Held {
-    let mut header = json!({"typ": "JWT", "alg": config.signer.algorithm()});
+    let mut header = json!({"typ": "JWT", "alg": config.signer.algorithm().name()});
     if let (Some(kid), Some(members)) = (&config.kid, header.as_object_mut()) {
         members.insert("kid".to_owned(), Value::from(kid.as_str()));
     }

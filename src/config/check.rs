@@ -7,6 +7,7 @@ mod boundary;
 mod egress;
 mod providers;
 mod revocation;
+mod txn_token;
 mod user;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use boundary::check_boundary;
 use egress::{RawEgress, check_egress, check_propagation};
 use providers::check_providers;
 use revocation::check_revocation;
+use txn_token::check_txn_token;
 use user::check_user;
 
 /// Checks all of a config.
@@ -40,6 +42,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         destinations,
         service_tokens,
         propagation,
+        txn_token,
         providers,
         user,
         revocation,
@@ -80,6 +83,18 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         None if !authenticates => Some(UserSource::Claims),
         user => check_user(user, &at.field("user"), env),
     };
+    let at_txn_token = at.field("txn_token");
+    let txn_token = match (txn_token, word) {
+        (None, _) => Some(None),
+        (Some(_), Some(ModeWord::Service)) => at_txn_token.problem(
+            "has no use with `mode: service`, say in `boundary.txn_token` whose is accepted",
+        ),
+        // Told already.
+        (Some(_), Some(ModeWord::Egress)) => None,
+        (Some(raw), Some(ModeWord::Gateway) | None) => {
+            check_txn_token(raw, &at_txn_token, env).map(Some)
+        }
+    };
     let revocation = check_revocation(revocation.unwrap_or_default(), &at.field("revocation"), env);
     let places = token_headers(providers.as_deref(), mode.as_ref());
     let context = check_context(context, mode.as_ref(), &places, &at.field("context"));
@@ -107,6 +122,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         mode: mode?,
         providers: providers?,
         user: user?,
+        txn_token: txn_token?,
         revocation: revocation?,
         context: context?,
         rules: rules?,
@@ -132,6 +148,7 @@ fn refuse_fields_of_other_modes(mode: ModeWord, raw: &raw::Config, at: &At<'_>) 
         ],
         ModeWord::Egress => &[
             ("boundary", raw.boundary.is_some()),
+            ("txn_token", raw.txn_token.is_some()),
             ("user", raw.user.is_some()),
             ("revocation", raw.revocation.is_some()),
             ("rules", raw.rules.is_some()),
@@ -192,10 +209,11 @@ fn check_mode(mode: Option<&str>, at: &At<'_>) -> Option<ModeWord> {
 /// At the edge only users come in.
 fn check_user_tokens_only(providers: Option<&[Provider]>, at: &At<'_>) {
     for provider in providers.into_iter().flatten() {
-        if provider.kind == TokenKind::Service {
-            at.field(&provider.name)
-                .field("type")
-                .problem::<()>("`service` has no use with `mode: gateway`, where users come in");
+        if provider.kind != TokenKind::User {
+            at.field(&provider.name).field("type").problem::<()>(format!(
+                "`{}` has no use with `mode: gateway`, where users come in",
+                provider.kind.name()
+            ));
         }
     }
 }
@@ -440,21 +458,7 @@ fn check_rule(raw: raw::Rule, inside: bool, at: &At<'_>) -> Option<Rule> {
 fn check_match(raw: raw::Match, at: &At<'_>) -> Option<(PathMatch, Vec<String>)> {
     let raw::Match { path, path_prefix, methods } = raw;
 
-    let checked_path = |name: &str, text: String| {
-        let at = at.field(name);
-        if !text.starts_with('/') {
-            at.problem(format!("`{text}` must start with `/`"))
-        } else if text.contains(['?', '#', '%', ';', '\\'])
-            || text.contains("//")
-            || text.split('/').any(|s| matches!(s, "." | ".."))
-        {
-            at.problem(format!(
-                "`{text}` must be a plain path: no query, no escapes, no `//`, `.` or `..`"
-            ))
-        } else {
-            Some(text)
-        }
-    };
+    let checked_path = |name: &str, text: String| plain_path(text, &at.field(name));
     let path = match (path, path_prefix) {
         (Some(path), None) => checked_path("path", path).map(PathMatch::Exact),
         (None, Some(prefix)) => {
@@ -476,6 +480,22 @@ fn check_match(raw: raw::Match, at: &At<'_>) -> Option<(PathMatch, Vec<String>)>
             .problem(format!("`{lower}` never matches, write `{}`", lower.to_ascii_uppercase()));
     }
     Some((path?, methods?))
+}
+
+/// A path that can be read in one way only.
+fn plain_path(text: String, at: &At<'_>) -> Option<String> {
+    if !text.starts_with('/') {
+        at.problem(format!("`{text}` must start with `/`"))
+    } else if text.contains(['?', '#', '%', ';', '\\'])
+        || text.contains("//")
+        || text.split('/').any(|s| matches!(s, "." | ".."))
+    {
+        at.problem(format!(
+            "`{text}` must be a plain path: no query, no escapes, no `//`, `.` or `..`"
+        ))
+    } else {
+        Some(text)
+    }
 }
 
 fn check_limits(raw: raw::Limits, at: &At<'_>) -> Limits {

@@ -18,6 +18,7 @@ pub struct Config {
     pub destinations: Option<Vec<Destination>>,
     pub service_tokens: Option<BTreeMap<String, OwnToken>>,
     pub propagation: Option<Propagation>,
+    pub txn_token: Option<TxnToken>,
     pub providers: Option<BTreeMap<String, Provider>>,
     pub user: Option<User>,
     pub revocation: Option<Revocation>,
@@ -85,6 +86,7 @@ pub struct Propagation {
 pub struct Boundary {
     pub peers: Option<Vec<Peer>>,
     pub service_tokens: Option<ServiceTokens>,
+    pub txn_token: Option<AcceptedTxnToken>,
     pub forwarded_client_cert: Option<ForwardedClientCert>,
     pub ambient: Option<bool>,
     pub otherwise: Option<String>,
@@ -105,6 +107,32 @@ pub struct ServiceTokens {
     pub permissions: Option<Vec<String>>,
     pub may_assert_user: Option<bool>,
     pub bind_to_peer: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptedTxnToken {
+    pub provider: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct TxnToken {
+    pub issue: Option<TxnIssue>,
+    pub also_publish: Option<Vec<Value>>,
+    pub jwks_path: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct TxnIssue {
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+    pub ttl: Option<String>,
+    pub reuse: Option<String>,
+    pub key: Option<String>,
+    pub kid: Option<String>,
+    pub alg: Option<String>,
 }
 
 #[derive(Deserialize, Default)]

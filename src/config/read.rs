@@ -27,6 +27,7 @@ fn is_secret(path: &str) -> bool {
         "revocation.redis.headers.",
     ];
     path == "sharing.key"
+        || path == "txn_token.issue.key"
         || HEADERS.iter().any(|headers| path.starts_with(headers))
         || (path.starts_with("providers.") && path.ends_with(".introspection.client_secret"))
         || (path.starts_with("service_tokens.")
@@ -92,7 +93,7 @@ fn refuse_stray_variables(value: &Value, at: &At<'_>) {
         Value::String(text) => {
             if text.contains("${env:") && !is_secret(&at.path) {
                 let _: Option<()> = at.problem(
-                    "`${env:...}` is read in secrets only (`sharing.key`, `client_secret`, `sign.key`, the values of `headers` of a call)",
+                    "`${env:...}` is read in secrets only (`sharing.key`, `txn_token.issue.key`, `client_secret`, `sign.key`, the values of `headers` of a call)",
                 );
             }
         }

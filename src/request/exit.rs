@@ -7,6 +7,7 @@ use crate::boundary::destination::{Destination, Passage};
 use crate::boundary::peer::Hop;
 use crate::boundary::propagation::Origin;
 use crate::boundary::service_token::ServiceTokenId;
+use crate::boundary::txn_token::{self, TXN_TOKEN};
 use crate::boundary::{AssertedContext, Distrust, SERVICE_NAME};
 use crate::callout::CallKey;
 use crate::config::{Config, Egress, Propagation};
@@ -36,6 +37,10 @@ pub(super) fn leave(
         Some(Passage::Strip) | None => UserContext::nobody(&config.context),
     };
     let mut edits = context_edits(&Permit(()), &context);
+    match signed(&config, head, destination) {
+        Ok(signed) => edits.extend(signed),
+        Err(code) => return Step::Deny(reference.denial(code, None)),
+    }
     let Removals { read, alike } = Removals::of(head, &egress.places.iter());
     edits.extend(alike);
     match destination.map(|destination| destination.user_token) {
@@ -82,6 +87,22 @@ fn carried(
             Err(Code::UntrustedPeer)
         }
     }
+}
+
+/// The signed context that a request takes along: it proves itself where it arrives. Where what the service
+/// says is held against what it was told, it stays behind, since it could be another request's.
+fn signed(
+    config: &Config,
+    head: &Stripped,
+    destination: Option<&Destination>,
+) -> Result<Option<Edit>, Code> {
+    let may_go = destination.is_some_and(|destination| destination.context == Passage::Forward)
+        && config.propagation == Propagation::ByService;
+    if !may_go {
+        return Ok(None);
+    }
+    let sent = txn_token::sent(head.asserted()).map_err(|_| Code::UntrustedPeer)?;
+    Ok(sent.map(|token| Edit::Set(TXN_TOKEN.to_owned(), token.to_vec())))
 }
 
 /// A request that may go, and how.

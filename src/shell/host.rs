@@ -14,7 +14,7 @@ use crate::board::Board;
 use crate::boundary::peer::Hop;
 use crate::callout::{self, Answer, CallRequest, Failure, StreamId};
 use crate::config::Mode;
-use crate::denial::Denial;
+use crate::denial::{Denial, Reply};
 use crate::headers::{Edit, Field};
 use crate::log::Level;
 use crate::signature;
@@ -60,6 +60,7 @@ pub fn carry_out(disposition: Disposition) -> Action {
             deny(&Denial::internal());
         }
         Disposition::Deny(denial) => deny(&denial),
+        Disposition::Answer(reply) => answer_client(&reply),
         Disposition::Pause => {}
     }
     Action::Pause
@@ -67,11 +68,16 @@ pub fn carry_out(disposition: Disposition) -> Action {
 
 /// Answers the client of the current stream. Any status is accepted by Envoy here.
 pub fn deny(denial: &Denial) {
-    let reply = denial.reply();
+    answer_client(&denial.reply());
+}
+
+/// As [`deny`], with any answer. Where the client sent a `HEAD`, Envoy itself leaves the body out.
+fn answer_client(reply: &Reply) {
     let sent = match reply.grpc_status {
         Some(16) => grpc(GrpcStatusCode::Unauthenticated, &reply.body, &reply.headers),
         Some(7) => grpc(GrpcStatusCode::PermissionDenied, &reply.body, &reply.headers),
         Some(3) => grpc(GrpcStatusCode::InvalidArgument, &reply.body, &reply.headers),
+        Some(12) => grpc(GrpcStatusCode::Unimplemented, &reply.body, &reply.headers),
         Some(13) => grpc(GrpcStatusCode::Internal, &reply.body, &reply.headers),
         Some(_) => grpc(GrpcStatusCode::Unavailable, &reply.body, &reply.headers),
         None => {

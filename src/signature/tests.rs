@@ -1,5 +1,9 @@
 //! Signatures: the known answers, altered ones, and the choice of who checks them.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
 use super::*;
 
 /// A host that checks as this module does, and one that is broken in some way.
@@ -101,4 +105,32 @@ fn the_host_is_chosen_where_it_tells_right_from_wrong() {
     ] {
         assert_eq!(choose(preference, verdict), chosen, "{preference:?}");
     }
+}
+
+/// RFC 8037 appendix A.4, and RFC 6979 appendix A.2.5 with SHA-256: both signatures are known beforehand.
+#[test]
+fn signatures_are_the_known_ones_and_depend_on_nothing_else() {
+    let key = |jwk: Value| signing::SigningKey::from_jwk(jwk.as_object().unwrap()).unwrap();
+    let ed25519 = key(json!({"kty": "OKP", "crv": "Ed25519",
+        "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}));
+    assert_eq!(
+        URL_SAFE_NO_PAD
+            .encode(ed25519.sign(b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc")),
+        "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg"
+    );
+    let hex = |text: &str| {
+        let digits = (0..text.len()).step_by(2);
+        digits
+            .map(|at| u8::from_str_radix(text.get(at..at + 2).unwrap(), 16).unwrap())
+            .collect::<Vec<u8>>()
+    };
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(hex(text));
+    let p256 = key(json!({"kty": "EC", "crv": "P-256",
+        "d": part("C9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721"),
+        "x": part("60FED4BA255A9D31C961EB74C6356D68C049B8923B61FA6CE669622E60F29FB6"),
+        "y": part("7903FE1008B8BC99A41AE9E95628BC64F2F1B20C2D7E9F5177A3C294D4462299")}));
+    let mut expected = hex("EFD48B2AACB6A8FD1140DD9CD45E81D69D2C877B56AAF991C34D0EA84EAF3716");
+    expected.extend(hex("F7CB1C942D657C41D436C7A1B6E29F65F3E900DBB9AFF4064DC4AB2F843ACDA8"));
+    assert_eq!(p256.sign(b"sample"), expected);
 }

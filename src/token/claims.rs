@@ -190,7 +190,7 @@ impl Claims {
         }
     }
 
-    /// Whom the token speaks of, by its claim `type`.
+    /// Whom the token speaks of, by its claim `type`. That it is a transaction token is told by its header.
     #[must_use]
     pub fn kind(&self) -> TokenKind {
         match self.text("type") {
@@ -201,8 +201,11 @@ impl Claims {
 
     fn check_values(&self, provider: &Provider) -> Result<(), TokenError> {
         // A user's token is not taken for a service's, nor the other way about.
-        if self.kind() != provider.kind {
-            return Err(TokenError::ClaimMismatch);
+        match provider.kind {
+            TokenKind::User | TokenKind::Service if self.kind() != provider.kind => {
+                return Err(TokenError::ClaimMismatch);
+            }
+            TokenKind::User | TokenKind::Service | TokenKind::Transaction => {}
         }
         for (name, values) in &provider.required_claims {
             let found = self.members.get(name);

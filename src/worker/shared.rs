@@ -6,12 +6,13 @@ use std::rc::Rc;
 use crate::board::Exchange;
 use crate::boundary::propagation::{self, Origin};
 use crate::boundary::service_token::{self, Held, ServiceTokenId};
+use crate::boundary::txn_token::Recent;
 use crate::callout::CallKey;
 use crate::config::{Config, Lookup, Propagation, TokenSource};
 use crate::context::UserContext;
 use crate::headers::Edit;
 use crate::jwks::cache::{Keys, ProviderKeys};
-use crate::request::Reference;
+use crate::request::{Permit, Reference};
 use crate::revocation::blacklist::{Listed, Names};
 use crate::revocation::feed::{Feed, Known as KnownFeed};
 use crate::signature::Crypto;
@@ -32,6 +33,8 @@ pub struct Shared {
     pub crypto: Crypto,
     /// What is known of the blacklist.
     pub listed: Listed,
+    /// The contexts that were signed a moment ago.
+    pub(super) recent: Recent,
     pub(super) users: UserCache,
     pub(super) keys: Vec<ProviderKeys>,
     pub(super) feed: Feed,
@@ -79,6 +82,7 @@ impl Shared {
         Self {
             tokens: TokenCache::new(config.limits.max_cached_tokens),
             listed: Listed::new(config.limits.max_cached_tokens),
+            recent: Recent::new(config.limits.max_cached_tokens),
             users: UserCache::new(config.max_users()),
             keys: config
                 .providers
@@ -100,6 +104,7 @@ impl Shared {
         let limits = &self.config.limits;
         self.tokens = TokenCache::new(limits.max_cached_tokens);
         self.listed = Listed::new(limits.max_cached_tokens);
+        self.recent = Recent::new(limits.max_cached_tokens);
         self.users = UserCache::new(self.config.max_users());
         for keys in self.keys.iter_mut().filter_map(ProviderKeys::remote_mut) {
             keys.clock_set_back(now);
@@ -140,6 +145,22 @@ impl Shared {
         let provider = token.provider().pick(&self.config.providers)?;
         let require_expiration = has_expiry && provider.require_expiration;
         Some(token.claims().check_time(provider, require_expiration, now).map(|()| token))
+    }
+
+    /// A user's context, signed where this gateway signs.
+    pub fn signed(
+        &mut self,
+        permit: &Permit,
+        user: &VerifiedToken,
+        context: UserContext,
+        request_id: &str,
+        now: UnixTime,
+    ) -> UserContext {
+        let Some(tokens) = &self.config.txn_token else {
+            return context;
+        };
+        let token = self.recent.token(permit, &tokens.issuer, user, &context, request_id, now);
+        context.signed_as(token)
     }
 
     /// What the feed says of a token, where there is a feed.

@@ -56,7 +56,7 @@ fn exit_config() -> Value {
                 "client_secret": "hush", "scope": "internal:read",
             }},
             "own": {"sign": {
-                "key": ED25519, "kid": "v1", "alg": "EdDSA", "issuer": "mesh-auth", "audience": "mesh",
+                "key": ED25519, "kid": "in-the-jwk", "alg": "EdDSA", "issuer": "mesh-auth", "audience": "mesh",
                 "permissions": ["internal:read"],
             }, "header": {"name": "x-service-authorization"}},
         },
@@ -636,7 +636,7 @@ fn public(jwk: &str, kid: &str) -> Value {
 #[test]
 fn a_signed_token_is_good_at_the_door_of_a_service_and_names_who_signed_it() {
     for (key, kid, alg) in
-        [(ED25519, Some("v1"), "EdDSA"), (ED25519, None, "EdDSA"), (P256, None, "ES256")]
+        [(ED25519, Some("in-the-jwk"), "EdDSA"), (ED25519, None, "EdDSA"), (P256, None, "ES256")]
     {
         let mut config = exit_config();
         config["service_tokens"]["own"]["sign"]["key"] = json!(key);
@@ -673,7 +673,7 @@ fn a_signed_token_says_no_more_than_the_config() {
     let mut part = || -> Value {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts.next().unwrap()).unwrap()).unwrap()
     };
-    assert_eq!(part(), json!({"alg": "EdDSA", "typ": "JWT", "kid": "v1"}));
+    assert_eq!(part(), json!({"alg": "EdDSA", "typ": "JWT", "kid": "in-the-jwk"}));
     let start = crate::support::START;
     assert_eq!(
         part(),
@@ -709,4 +709,26 @@ fn no_secret_prints() {
     let call = flow.call();
     let printed = format!("{:?} {call:?}", flow.worker);
     assert!(!printed.contains("u-1001") && !printed.contains("hush"), "{printed}");
+}
+
+#[test]
+fn a_signed_context_goes_where_context_goes_unless_it_could_be_another_requests() {
+    let signed = [("txn-token", &b"ey.ey.sig"[..])];
+    let arrives = |flow: &mut Flow, cluster: &str| {
+        let edits = forwarded(send(flow, cluster, &signed).1);
+        told(&edits).contains(&set("txn-token", "ey.ey.sig"))
+    };
+    let mut flow = exit();
+    assert!(arrives(&mut flow, "plain"));
+    for cluster in ["partner", "audit", "elsewhere"] {
+        assert!(!arrives(&mut flow, cluster), "{cluster}");
+    }
+    let twice = [("txn-token", &b"a"[..]), ("txn-token", &b"b"[..])];
+    for headers in [&twice[..], &[("txn_token", &b"a"[..])]] {
+        assert_eq!(denied(&send(&mut flow, "plain", headers).1), Code::UntrustedPeer);
+    }
+    let mut config = exit_config();
+    config["sharing"] = json!({"key": "sixteen random bytes"});
+    config["propagation"] = json!({"by_request_id": true});
+    assert!(!arrives(&mut Flow::with(&config), "plain"));
 }

@@ -25,4 +25,5 @@ mod sharing;
 mod shipped;
 mod support;
 mod tokens;
+mod txn_token;
 mod users;

@@ -379,7 +379,9 @@ pub fn only(mut released: Vec<Released>, stream: StreamId) -> Disposition {
 pub fn denied(disposition: &Disposition) -> Code {
     match disposition {
         Disposition::Deny(denial) => denial.code,
-        Disposition::Forward(_) | Disposition::Pause => panic!("not denied: {disposition:?}"),
+        Disposition::Forward(_) | Disposition::Answer(_) | Disposition::Pause => {
+            panic!("not denied: {disposition:?}")
+        }
     }
 }
 
@@ -387,7 +389,9 @@ pub fn denied(disposition: &Disposition) -> Code {
 pub fn forwarded(disposition: Disposition) -> Vec<Edit> {
     match disposition {
         Disposition::Forward(edits) => edits,
-        Disposition::Deny(_) | Disposition::Pause => panic!("not forwarded: {disposition:?}"),
+        Disposition::Deny(_) | Disposition::Answer(_) | Disposition::Pause => {
+            panic!("not forwarded: {disposition:?}")
+        }
     }
 }
 

@@ -102,6 +102,8 @@ pub fn answer(config: &Value, vector: &Vector, now: UnixTime) -> Answer {
     match worker.on_request(StreamId(1), &head, &Hop::default(), now) {
         Disposition::Forward(_) => (200, String::new()),
         Disposition::Deny(denial) => (denial.code.status(), denial.code.name().to_owned()),
-        Disposition::Pause => panic!("{}: there is nothing to wait for", vector.id),
+        Disposition::Answer(_) | Disposition::Pause => {
+            panic!("{}: there is nothing to wait for, or to be served", vector.id)
+        }
     }
 }

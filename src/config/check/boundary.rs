@@ -14,13 +14,26 @@ pub(super) fn check_boundary(
     at: &At<'_>,
 ) -> Option<Boundary> {
     let name = check_service(service, &at.field("service"));
-    let raw::Boundary { peers, service_tokens, forwarded_client_cert, ambient, otherwise } =
-        raw.unwrap_or_default();
+    let raw::Boundary {
+        peers,
+        service_tokens,
+        txn_token,
+        forwarded_client_cert,
+        ambient,
+        otherwise,
+    } = raw.unwrap_or_default();
 
     let at = at.field("boundary");
     let peers = at.field("peers").each(peers.unwrap_or_default(), check_peer);
     let service_tokens = match service_tokens {
         Some(raw) => check_service_tokens(raw, providers, &at.field("service_tokens")).map(Some),
+        None => Some(None),
+    };
+    let txn_token = match txn_token {
+        Some(raw::AcceptedTxnToken { provider }) => {
+            let at = at.field("txn_token").field("provider");
+            check_provider_of(TokenKind::Transaction, provider, providers, &at).map(Some)
+        }
         None => Some(None),
     };
     let forwarders = match forwarded_client_cert {
@@ -42,6 +55,7 @@ pub(super) fn check_boundary(
         service: name?,
         peers: peers?,
         service_tokens: service_tokens?,
+        txn_token: txn_token?,
         forwarders: forwarders?,
         ambient: ambient.unwrap_or(false),
         otherwise: otherwise?,
@@ -84,24 +98,11 @@ fn check_service_tokens(
     at: &At<'_>,
 ) -> Option<ServiceTokens> {
     let raw::ServiceTokens { provider, permissions, may_assert_user, bind_to_peer } = raw;
-    let at_provider = at.field("provider");
-    let name = at_provider.required_text(provider);
+    let provider =
+        check_provider_of(TokenKind::Service, provider, providers, &at.field("provider"));
     let permissions = match permissions {
         Some(permissions) => at.field("permissions").texts(permissions),
         None => Some(Vec::new()),
-    };
-    let name = name?;
-    // Where the providers are wrong, that is told already.
-    let all = providers?;
-    let place = all.iter().position(|provider| provider.name == name);
-    let provider = match place.and_then(|place| Some((place, all.get(place)?))) {
-        Some((place, provider)) if provider.kind == TokenKind::Service => {
-            ProviderId::all(all.len()).nth(place)
-        }
-        Some(_) => at_provider.problem(format!(
-            "`{name}` issues tokens of users, set `type: service` there or name another provider"
-        )),
-        None => at_provider.problem(format!("there is no provider `{name}`")),
     };
     Some(ServiceTokens {
         provider: provider?,
@@ -109,4 +110,26 @@ fn check_service_tokens(
         may_assert_user: may_assert_user.unwrap_or(false),
         bind_to_peer: bind_to_peer.unwrap_or(true),
     })
+}
+
+/// The provider of this name, which must issue tokens of this kind.
+fn check_provider_of(
+    kind: TokenKind,
+    name: Option<String>,
+    providers: Option<&[Provider]>,
+    at: &At<'_>,
+) -> Option<ProviderId> {
+    let name = at.required_text(name)?;
+    // Where the providers are wrong, that is told already.
+    let all = providers?;
+    let place = all.iter().position(|provider| provider.name == name);
+    match place.and_then(|place| Some((place, all.get(place)?))) {
+        Some((place, provider)) if provider.kind == kind => ProviderId::all(all.len()).nth(place),
+        Some((_, provider)) => at.problem(format!(
+            "`{name}` is of `type: {}`, set `type: {}` there or name another provider",
+            provider.kind.name(),
+            kind.name()
+        )),
+        None => at.problem(format!("there is no provider `{name}`")),
+    }
 }

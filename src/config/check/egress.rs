@@ -11,10 +11,10 @@ use super::super::{
 use super::boundary::check_service;
 use super::context_header_name;
 use super::providers::{basic, check_token_places};
+use super::txn_token::check_key;
 use crate::boundary::destination::{Destination, Passage};
 use crate::boundary::service_token::ServiceTokenId;
 use crate::headers::canonical;
-use crate::signature::signer::Signer;
 
 /// The parts of a config that only `mode: egress` has, and the providers.
 pub(super) struct RawEgress {
@@ -164,24 +164,7 @@ fn check_client_credentials(
 fn check_signing(raw: raw::Sign, at: &At<'_>, env: Environment<'_>) -> Option<Signing> {
     let raw::Sign { key, kid, alg, issuer, audience, ttl, permissions } = raw;
 
-    let at_key = at.field("key");
-    let key = at_key.required_text(key).and_then(|key| at_key.expanded(&key, env));
-    // The key is not shown.
-    let signer = key.and_then(|key| {
-        Signer::from_jwk(&key).or_else(|| {
-            at_key.problem(
-                "is not a private key in JWK form, `kty: OKP` with `crv: Ed25519` or `kty: EC` with `crv: P-256`",
-            )
-        })
-    });
-    if let (Some(signer), Some(alg)) = (&signer, &alg)
-        && signer.algorithm() != alg
-    {
-        at.field("alg").problem::<()>(format!(
-            "this key signs {}, remove `alg` or take another key",
-            signer.algorithm()
-        ));
-    }
+    let key = check_key(key, kid.as_deref(), alg.as_deref(), at, env);
     let issuer = at.field("issuer").required_text(issuer);
     let audience = at.field("audience").required_text(audience);
     let at_ttl = at.field("ttl");
@@ -192,9 +175,9 @@ fn check_signing(raw: raw::Sign, at: &At<'_>, env: Environment<'_>) -> Option<Si
         Some(permissions) => at.field("permissions").texts(permissions),
         None => Some(Vec::new()),
     };
-    let signer = signer?;
+    let (signer, kid) = key?;
     Some(Signing {
-        kid: kid.or_else(|| signer.kid().map(str::to_owned)),
+        kid,
         signer,
         issuer: issuer?,
         audience: audience?,

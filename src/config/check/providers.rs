@@ -59,6 +59,7 @@ fn check_provider(
     at: &At<'_>,
     env: Environment<'_>,
 ) -> Option<Provider> {
+    check_transaction(&raw, at);
     let raw::Provider {
         kind,
         preset,
@@ -131,7 +132,12 @@ fn check_provider(
     };
     let required_claims =
         check_required_claims(required_claims.unwrap_or_default(), &at.field("required_claims"));
-    let places = check_places(from_headers, from_cookies, from_params, preset?, at);
+    let places = match kind? {
+        TokenKind::User | TokenKind::Service => {
+            check_places(from_headers, from_cookies, from_params, preset?, at)
+        }
+        TokenKind::Transaction => Some(Places::default()),
+    };
     Some(Provider {
         name,
         kind: kind?,
@@ -178,9 +184,37 @@ fn check_kind(kind: Option<&str>, at: &At<'_>) -> Option<TokenKind> {
     match kind {
         None | Some("user") => Some(TokenKind::User),
         Some("service") => Some(TokenKind::Service),
-        Some(other) => {
-            at.problem(format!("`{other}` is not a type of token, write `user` or `service`"))
+        Some("transaction") => Some(TokenKind::Transaction),
+        Some(other) => at.problem(format!(
+            "`{other}` is not a type of token, write `user`, `service` or `transaction`"
+        )),
+    }
+}
+
+/// What makes a transaction token one is not for the config to choose.
+fn check_transaction(raw: &raw::Provider, at: &At<'_>) {
+    if raw.kind.as_deref() != Some("transaction") {
+        return;
+    }
+    for (name, there) in [
+        ("preset", raw.preset.is_some()),
+        ("allow_any_audience", raw.allow_any_audience == Some(true)),
+        ("require_expiration", raw.require_expiration == Some(false)),
+        ("token_type", raw.token_type.is_some()),
+        ("introspection", raw.introspection.is_some()),
+        ("from_headers", raw.from_headers.is_some()),
+        ("from_cookies", raw.from_cookies.is_some()),
+        ("from_params", raw.from_params.is_some()),
+    ] {
+        if there {
+            at.field(name).problem::<()>(
+                "has no use with `type: transaction`: such a token stands in `txn-token`, is for a trust domain and expires",
+            );
         }
+    }
+    if raw.algorithms.iter().flatten().any(|algorithm| algorithm.starts_with("HS")) {
+        at.field("algorithms")
+            .problem::<()>("who checks transaction tokens with an HMAC key can make them too");
     }
 }
 
