@@ -404,3 +404,49 @@ fn tracing_at_the_exit_does_not_part_it_from_the_door() {
     assert_ne!(ids[0], ids[1], "Envoy traces");
     mesh.no_traps();
 }
+
+/// A filter that edits headers has Envoy choose the route anew, and is not told which. Within the cluster that
+/// is settled.
+#[test]
+fn as_a_filter_of_the_cluster_it_bears_routes_by_headers_that_it_strips() {
+    let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let codec = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
+    let mesh = exit()
+        .beyond(|beyond| beyond.token_endpoint.behave(Behavior::Status(503)))
+        .egress(|bootstrap| {
+            let resources = &mut bootstrap["static_resources"];
+            let chain = &mut resources["listeners"][0]["filter_chains"][0]["filters"][0];
+            let hcm = &mut chain["typed_config"];
+            let admin = json!({"name": "x-user-role", "string_match": {"exact": "ADMIN"}});
+            hcm["route_config"]["virtual_hosts"][1]["routes"] = json!([
+                {"match": {"prefix": "/", "headers": [admin]}, "route": {"cluster": "channels"}},
+                {"match": {"prefix": "/"}, "route": {"cluster": "thumbnails"}},
+            ]);
+            let filter = hcm["http_filters"].as_array_mut().unwrap().remove(0);
+            for name in ["channels", "thumbnails"] {
+                let clusters = resources["clusters"].as_array_mut().unwrap();
+                let cluster = clusters.iter_mut().find(|cluster| cluster["name"] == name).unwrap();
+                cluster["typed_extension_protocol_options"] = json!({options: {
+                    "@type": format!("type.googleapis.com/{options}"),
+                    "explicit_http_config": {"http_protocol_options": {}},
+                    "http_filters": [filter, {
+                        "name": "envoy.filters.http.upstream_codec",
+                        "typed_config": {"@type": format!("type.googleapis.com/{codec}")},
+                    }],
+                }});
+            }
+        })
+        .start();
+    let call = |user| with_context(thumbnails(&mesh, "/channels/7"), user).send();
+    assert_stopped(&mesh, &call(OTHER), 503, "service_token_unavailable");
+    let seen = only(&mesh.beyond().thumbnails, &call(USER));
+    assert_names(&seen, NOBODY, None);
+    assert_eq!(seen.header(SERVICE_TOKEN), None);
+
+    mesh.beyond().token_endpoint.behave(Behavior::Serve);
+    wait_until("a call goes through", || call(OTHER).status == 200);
+    mesh.beyond().channels.take();
+    assert_told(&mesh, &call(OTHER), OTHER);
+    assert!(mesh.beyond().thumbnails.take().is_empty());
+    mesh.no_traps();
+}
