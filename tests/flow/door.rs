@@ -485,3 +485,12 @@ fn a_service_that_trusts_hops_only_needs_no_users_service() {
     flow.hop = from(GATEWAY);
     forwarded(send(&mut flow, "/x", &CONTEXT));
 }
+
+#[test]
+fn a_hop_that_speaks_for_others_is_nobody_where_it_does_not_say_for_whom() {
+    let mut flow = door(|config| {
+        config["boundary"]["forwarded_client_cert"] = json!({"from": [VIDEOS]});
+    });
+    flow.hop = from(VIDEOS);
+    assert_eq!(denied(&send(&mut flow, "/x", &CONTEXT)), Code::TokenMissing);
+}
