@@ -494,3 +494,20 @@ fn a_hop_that_speaks_for_others_is_nobody_where_it_does_not_say_for_whom() {
     flow.hop = from(VIDEOS);
     assert_eq!(denied(&send(&mut flow, "/x", &CONTEXT)), Code::TokenMissing);
 }
+
+#[test]
+fn a_services_token_stays_at_the_door_though_the_users_goes_on() {
+    let mut flow = door(|config| config["context"] = json!({"forward_token": true}));
+    flow.hop = from(VIDEOS);
+    let user = format!("Bearer {}", flow.token());
+    let service = service_token(&service_claims());
+    let headers: [(&str, &[u8]); 2] =
+        [("authorization", user.as_bytes()), ("x-service-authorization", &service)];
+    let (stream, _, disposition) = flow.send("/x", &headers);
+    assert_eq!(disposition, Disposition::Pause);
+    let call = flow.call();
+    let released = flow.answer(call.id, 200, record().to_string().as_bytes());
+    let edits = forwarded(crate::support::only(released, stream));
+    assert!(!edits.contains(&removed("authorization")));
+    assert!(edits.contains(&removed("x-service-authorization")));
+}
