@@ -511,3 +511,13 @@ fn a_services_token_stays_at_the_door_though_the_users_goes_on() {
     assert!(!edits.contains(&removed("authorization")));
     assert!(edits.contains(&removed("x-service-authorization")));
 }
+
+#[test]
+fn a_context_header_is_none_that_the_filter_sets_by_other_means() {
+    for name in ["x-service-name", "X_Service_Name", "txn-token"] {
+        let mut config = service_config();
+        config["context"] = json!({"headers": {name: {"claim": "/x"}}});
+        let parsed = meshgate::config::Config::parse(config.to_string().as_bytes(), &|_| None);
+        assert!(parsed.is_err(), "{name}");
+    }
+}
