@@ -121,6 +121,8 @@ struct Facts {
     arrived: UnixTime,
     /// The service that proved to be the caller.
     service: Option<String>,
+    /// The token by which it did.
+    proof: Option<VerifiedToken>,
 }
 
 /// How answers, logs and other filters speak of a request.
@@ -577,6 +579,10 @@ fn admitted(
     now: UnixTime,
 ) -> Step {
     let config = Rc::clone(&shared.config);
+    // While the user's keys and record were waited for, the calling service may have been revoked.
+    if facts.proof.as_ref().is_some_and(|proof| revoked_meanwhile(proof, shared, now)) {
+        return facts.refuse(Code::TokenRevoked);
+    }
     if let UserSource::Lookup(lookup) = &config.user
         && !record.is_active(lookup.active.as_ref())
     {
@@ -626,7 +632,7 @@ impl Facts {
         let removals = Removals::of(head, &places);
         let others = if demand.forward_token { of_services(head, config) } else { Vec::new() };
         let reference = Reference::of(head, shared);
-        Self { demand, removals, others, reference, arrived: now, service: None }
+        Self { demand, removals, others, reference, arrived: now, service: None, proof: None }
     }
 
     fn forward(
