@@ -42,12 +42,14 @@ impl Peer {
         };
         // The hop may speak for another one, where the config says so.
         let speaks_for = config.forwarders.iter().any(|pattern| pattern.matches(&id).is_some());
-        let id = match forwarded.filter(|_| speaks_for) {
-            Some(header) => match peer::forwarded_id(header, &id) {
+        // Where it does not say for which, it may be for somebody whom nobody knows.
+        let id = if speaks_for {
+            match forwarded.and_then(|header| peer::forwarded_id(header, &id)) {
                 Some(id) => id,
                 None => return unnamed,
-            },
-            None => id,
+            }
+        } else {
+            id
         };
         Self::named(config, &id).unwrap_or(unnamed)
     }

@@ -412,7 +412,7 @@ pub struct Introspection {
 
 /// The places in a request in which a provider's tokens stand: none for transaction tokens, which have a
 /// header of their own.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Places {
     /// Headers.
     pub headers: Vec<FromHeader>,
@@ -420,6 +420,18 @@ pub struct Places {
     pub cookies: Vec<String>,
     /// Query parameters.
     pub params: Vec<String>,
+}
+
+impl Places {
+    /// Those of these that are none of `others`.
+    #[must_use]
+    pub fn but(&self, others: &[&Self]) -> Self {
+        let mut rest = self.clone();
+        rest.headers.retain(|one| !others.iter().any(|other| other.headers.contains(one)));
+        rest.cookies.retain(|one| !others.iter().any(|other| other.cookies.contains(one)));
+        rest.params.retain(|one| !others.iter().any(|other| other.params.contains(one)));
+        rest
+    }
 }
 
 /// A header that carries a token.

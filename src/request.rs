@@ -24,7 +24,7 @@ use crate::boundary::SERVICE_NAME;
 use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::Published;
 use crate::callout::CallKey;
-use crate::config::{Config, Mode, OnUnavailable, Provider, TokenKind, UserSource};
+use crate::config::{Config, Mode, OnUnavailable, Places, Provider, TokenKind, UserSource};
 use crate::context::{ContextError, UserContext, texts};
 use crate::denial::{Code, Denial, Reply};
 use crate::headers::{Edit, Stripped, context_edits};
@@ -115,10 +115,14 @@ struct Facts {
     demand: Demand,
     /// What takes every token off the request.
     removals: Removals,
+    /// What takes those off that stay behind where the user's is forwarded: services'.
+    others: Vec<Edit>,
     reference: Reference,
     arrived: UnixTime,
     /// The service that proved to be the caller.
     service: Option<String>,
+    /// The token by which it did.
+    proof: Option<VerifiedToken>,
 }
 
 /// How answers, logs and other filters speak of a request.
@@ -185,6 +189,15 @@ fn published_at<'a>(head: &Stripped, config: &'a Config) -> Option<&'a Published
 
 fn of_kind(config: &Config, kind: TokenKind) -> impl Iterator<Item = &Provider> {
     config.providers.iter().filter(move |provider| provider.kind == kind)
+}
+
+/// What takes services' tokens off, and leaves those of users.
+fn of_services(head: &Stripped, config: &Config) -> Vec<Edit> {
+    let users: Vec<&Places> =
+        of_kind(config, TokenKind::User).map(|provider| &provider.places).collect();
+    let services: Vec<Places> =
+        of_kind(config, TokenKind::Service).map(|provider| provider.places.but(&users)).collect();
+    Removals::of(head, &services.iter()).read
 }
 
 fn is_of_kind(config: &Config, id: ProviderId, kind: TokenKind) -> bool {
@@ -566,6 +579,10 @@ fn admitted(
     now: UnixTime,
 ) -> Step {
     let config = Rc::clone(&shared.config);
+    // While the user's keys and record were waited for, the calling service may have been revoked.
+    if facts.proof.as_ref().is_some_and(|proof| revoked_meanwhile(proof, shared, now)) {
+        return facts.refuse(Code::TokenRevoked);
+    }
     if let UserSource::Lookup(lookup) = &config.user
         && !record.is_active(lookup.active.as_ref())
     {
@@ -613,8 +630,9 @@ impl Facts {
         );
         let places = config.providers.iter().map(|provider| &provider.places);
         let removals = Removals::of(head, &places);
+        let others = if demand.forward_token { of_services(head, config) } else { Vec::new() };
         let reference = Reference::of(head, shared);
-        Self { demand, removals, reference, arrived: now, service: None }
+        Self { demand, removals, others, reference, arrived: now, service: None, proof: None }
     }
 
     fn forward(
@@ -627,9 +645,7 @@ impl Facts {
         shared.tell_exit(&self.reference, context, self.arrived);
         let mut edits = context_edits(permit, context);
         edits.extend(self.removals.alike);
-        if !keep_token {
-            edits.extend(self.removals.read);
-        }
+        edits.extend(if keep_token { self.others } else { self.removals.read });
         if let Some(service) = self.service {
             edits.push(Edit::Set(SERVICE_NAME.to_owned(), service.into_bytes()));
         }

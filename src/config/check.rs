@@ -19,6 +19,8 @@ use super::{
     Redis, Secret, TokenKind, UserSource, ValueSource, raw,
 };
 use crate::board::MIN_KEY_BYTES;
+use crate::boundary::SERVICE_NAME;
+use crate::boundary::txn_token::TXN_TOKEN;
 use crate::headers::{ManagedHeaders, canonical};
 use crate::rules::{PathMatch, Requirement, Rule, Rules};
 use crate::signature::Preference;
@@ -378,7 +380,7 @@ fn check_context_headers(
 
 /// A context header may have any name that no proxy on the way gives a meaning of its own.
 fn context_header_name(name: &str, at: &At<'_>) -> Option<HeaderName> {
-    const TAKEN: [&str; 12] = [
+    const TAKEN: [&str; 15] = [
         "host",
         "connection",
         "content-length",
@@ -391,9 +393,12 @@ fn context_header_name(name: &str, at: &At<'_>) -> Option<HeaderName> {
         "authorization",
         "cookie",
         "x-request-id",
+        "x-forwarded-client-cert",
+        SERVICE_NAME,
+        TXN_TOKEN,
     ];
     let name: HeaderName = at.parsed(Some(name.to_owned()))?;
-    if TAKEN.contains(&name.as_str()) || name.as_str().starts_with("x-envoy-") {
+    if TAKEN.contains(&canonical(name.as_str()).as_str()) || name.as_str().starts_with("x-envoy-") {
         return at.problem("this header has another meaning, choose a name such as `x-user-email`");
     }
     Some(name)

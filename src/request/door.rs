@@ -211,6 +211,7 @@ impl Door {
             }
         };
         facts.service = caller.service;
+        facts.proof = self.service;
         if facts.demand.service && facts.service.is_none() {
             return facts.refuse(Code::ServiceRequired);
         }
@@ -226,28 +227,33 @@ impl Door {
             return match said {
                 Ok(Some(context)) => asserted(facts, &context, None, shared),
                 // It calls for itself, or leaves it to the user's own token.
-                Ok(None) => self.authenticate(facts, shared, now),
+                Ok(None) => authenticate(self.user, facts, shared, now),
                 Err(_) => facts.refuse(Code::UntrustedPeer),
             };
         }
         match boundary.otherwise {
-            Otherwise::Authenticate => self.authenticate(facts, shared, now),
+            Otherwise::Authenticate => authenticate(self.user, facts, shared, now),
             // A service may call for itself where services may.
             Otherwise::Reject if facts.demand.service && said == Ok(None) => nobody(facts, shared),
             Otherwise::Reject => facts.refuse(Code::UntrustedPeer),
             Otherwise::Strip => nobody(facts, shared),
         }
     }
+}
 
-    fn authenticate(self, facts: Facts, shared: &mut Shared, now: UnixTime) -> Step {
-        match self.user {
-            Ok(Some(UserToken { text: Text(text), places })) => {
-                let stands_in = |id: ProviderId, _: &[u8]| places.contains(&id);
-                present(facts, Ok(Some(Cow::Borrowed(&text))), &stands_in, shared, now)
-            }
-            Ok(None) => nobody(facts, shared),
-            Err(error) => facts.refuse_token(error),
+fn authenticate(
+    user: Result<Option<UserToken>, TokenError>,
+    facts: Facts,
+    shared: &mut Shared,
+    now: UnixTime,
+) -> Step {
+    match user {
+        Ok(Some(UserToken { text: Text(text), places })) => {
+            let stands_in = |id: ProviderId, _: &[u8]| places.contains(&id);
+            present(facts, Ok(Some(Cow::Borrowed(&text))), &stands_in, shared, now)
         }
+        Ok(None) => nobody(facts, shared),
+        Err(error) => facts.refuse_token(error),
     }
 }
 

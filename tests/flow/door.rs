@@ -485,3 +485,73 @@ fn a_service_that_trusts_hops_only_needs_no_users_service() {
     flow.hop = from(GATEWAY);
     forwarded(send(&mut flow, "/x", &CONTEXT));
 }
+
+#[test]
+fn a_hop_that_speaks_for_others_is_nobody_where_it_does_not_say_for_whom() {
+    let mut flow = door(|config| {
+        config["boundary"]["forwarded_client_cert"] = json!({"from": [VIDEOS]});
+    });
+    flow.hop = from(VIDEOS);
+    assert_eq!(denied(&send(&mut flow, "/x", &CONTEXT)), Code::TokenMissing);
+}
+
+#[test]
+fn a_services_token_stays_at_the_door_though_the_users_goes_on() {
+    let mut flow = door(|config| config["context"] = json!({"forward_token": true}));
+    flow.hop = from(VIDEOS);
+    let user = format!("Bearer {}", flow.token());
+    let service = service_token(&service_claims());
+    let headers: [(&str, &[u8]); 2] =
+        [("authorization", user.as_bytes()), ("x-service-authorization", &service)];
+    let (stream, _, disposition) = flow.send("/x", &headers);
+    assert_eq!(disposition, Disposition::Pause);
+    let call = flow.call();
+    let released = flow.answer(call.id, 200, record().to_string().as_bytes());
+    let edits = forwarded(crate::support::only(released, stream));
+    assert!(!edits.contains(&removed("authorization")));
+    assert!(edits.contains(&removed("x-service-authorization")));
+}
+
+#[test]
+fn a_context_header_is_none_that_the_filter_sets_by_other_means() {
+    for name in ["x-service-name", "X_Service_Name", "txn-token"] {
+        let mut config = service_config();
+        config["context"] = json!({"headers": {name: {"claim": "/x"}}});
+        let parsed = meshgate::config::Config::parse(config.to_string().as_bytes(), &|_| None);
+        assert!(parsed.is_err(), "{name}");
+    }
+}
+
+#[test]
+fn a_service_that_is_revoked_while_its_user_is_looked_up_is_refused() {
+    let mut config = service_config();
+    config["user"]["lookup"]["timeout"] = json!("20s");
+    config["revocation"] =
+        json!({"feed": {"uri": "https://auth.example/revocations", "cluster": "auth"}});
+    let mut flow = Flow::with(&config);
+    let calls =
+        |flow: &mut Flow| -> Vec<_> { std::iter::from_fn(|| flow.worker.next_call()).collect() };
+    let list = |entries: Value| json!({"v": 1, "entries": entries}).to_string().into_bytes();
+    flow.tick();
+    for call in calls(&mut flow) {
+        let body = match call.request.cluster.as_str() {
+            "auth" => list(json!([])),
+            _ => jwks(&[&flow.key]),
+        };
+        assert!(flow.answer(call.id, 200, &body).is_empty());
+    }
+    let user = format!("Bearer {}", flow.token());
+    let service = service_token(&service_claims());
+    let headers: [(&str, &[u8]); 2] =
+        [("authorization", user.as_bytes()), ("x-service-authorization", &service)];
+    let (stream, _, disposition) = flow.send("/x", &headers);
+    assert_eq!(disposition, Disposition::Pause);
+    let lookup = flow.call();
+    flow.advance(std::time::Duration::from_secs(2));
+    flow.tick();
+    let poll = calls(&mut flow).into_iter().find(|call| call.request.cluster == "auth").unwrap();
+    let revoked = list(json!([{"sub": "videos", "exp": START + 3600}]));
+    let _ = flow.answer(poll.id, 200, &revoked);
+    let released = flow.answer(lookup.id, 200, record().to_string().as_bytes());
+    assert_eq!(denied(&crate::support::only(released, stream)), Code::TokenRevoked);
+}
