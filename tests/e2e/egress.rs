@@ -276,8 +276,7 @@ fn a_destination_gets_what_it_is_given_and_nothing_that_the_service_made_up() {
                 .header("Cookie", format!("theme=dark; __session={token}"))
                 .header("X-To", "thumbnails")
                 .header(SERVICE_TOKEN, "Bearer somebody's")
-                .header("X-Service-Name", "users")
-                .header("Txn-Token", "made up");
+                .header("X-Service-Name", "users");
             let seen = only(&mesh.beyond().thumbnails, &request.send());
             assert_names(&seen, USER, Some("videos"));
             let bearer = format!("Bearer {token}");
