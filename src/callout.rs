@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use crate::board::Theirs;
 use crate::boundary::service_token::ServiceTokenId;
-use crate::config::Secret;
 use crate::config::names::{Authority, ClusterName, HeaderName, is_header_value};
+use crate::config::{ClientEndpoint, Secret};
 use crate::headers::Field;
 use crate::revocation::blacklist::Names;
 use crate::time::UnixTime;
@@ -125,6 +125,16 @@ impl CallRequest {
             timeout,
             max_body,
         }
+    }
+
+    /// A POST of `form` to an endpoint that knows its clients by a secret, in HTTP Basic
+    /// (RFC 6749 section 2.3.1).
+    #[must_use]
+    pub fn form(endpoint: &ClientEndpoint, form: String, max_body: usize) -> Self {
+        let ClientEndpoint { uri, cluster, authorization, timeout } = endpoint;
+        Self::get(cluster, uri.scheme, &uri.authority, uri.path.clone(), *timeout, max_body)
+            .post("application/x-www-form-urlencoded", form.into_bytes())
+            .with_header("authorization", authorization.reveal())
     }
 
     /// The same as a POST of `body`.

@@ -203,16 +203,10 @@ pub enum TokenSource {
 /// How a token endpoint is asked for a token (RFC 6749 section 4.4).
 #[derive(Debug)]
 pub struct ClientCredentials {
-    /// The endpoint.
-    pub uri: HttpUri,
-    /// The Envoy cluster that leads there.
-    pub cluster: ClusterName,
-    /// How the service names itself there: the value of `authorization`.
-    pub authorization: Secret,
+    /// Where.
+    pub endpoint: ClientEndpoint,
     /// The body of the call.
     pub form: String,
-    /// How long one call may take.
-    pub timeout: Duration,
 }
 
 /// How a service's own token is signed.
@@ -395,17 +389,24 @@ pub enum Location {
     Discovery(HttpUri),
 }
 
-/// How an issuer is asked about a token (RFC 7662).
+/// An endpoint of an authorization server that knows its clients by a secret.
 #[derive(Debug)]
-pub struct Introspection {
+pub struct ClientEndpoint {
     /// The endpoint.
     pub uri: HttpUri,
     /// The Envoy cluster that leads there.
     pub cluster: ClusterName,
-    /// How meshgate names itself there: the value of `authorization`.
+    /// How the client names itself there: the value of `authorization`.
     pub authorization: Secret,
     /// How long one call may take.
     pub timeout: Duration,
+}
+
+/// How an issuer is asked about a token (RFC 7662).
+#[derive(Debug)]
+pub struct Introspection {
+    /// Where.
+    pub endpoint: ClientEndpoint,
     /// How long an answer is used, where the token does not expire before.
     pub cache_ttl: Duration,
 }

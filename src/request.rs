@@ -16,6 +16,7 @@
 
 mod door;
 mod exit;
+mod vetting;
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -24,12 +25,11 @@ use crate::boundary::SERVICE_NAME;
 use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::Published;
 use crate::callout::CallKey;
-use crate::config::{Config, Mode, OnUnavailable, Places, Provider, TokenKind, UserSource};
+use crate::config::{Config, Mode, Places, Provider, TokenKind, UserSource};
 use crate::context::{ContextError, UserContext, texts};
 use crate::denial::{Code, Denial, Reply};
 use crate::headers::{Edit, Stripped, context_edits};
 use crate::jwks::cache::Keys;
-use crate::revocation::blacklist::Names;
 use crate::rules::{Demand, Lacking, Level};
 use crate::time::UnixTime;
 use crate::token::cache::Remembered;
@@ -39,9 +39,10 @@ use crate::token::{ProviderId, TokenError, UnverifiedToken, VerifiedToken};
 use crate::user::cache::Cached;
 use crate::user::stored::Stored;
 use crate::user::{Known, UserKey, UserRecord};
-use crate::worker::{Shared, Verdict};
+use crate::worker::Shared;
 use door::Door;
 use exit::AwaitToken;
+use vetting::{AwaitFeed, AwaitListed, revoked_meanwhile, vet};
 
 /// What is to be done with a request.
 #[must_use]
@@ -391,89 +392,6 @@ fn ask_issuer(facts: Facts, provider: ProviderId, token: Rc<[u8]>) -> Step {
     }
     let question = Question { provider, token: OpaqueToken(token) };
     Step::Wait(Waiting::Word(AwaitWord { facts }), CallKey::Introspection(question))
-}
-
-/// A verified token in want of the first word of what is revoked.
-#[derive(Debug)]
-pub struct AwaitFeed {
-    facts: Facts,
-    token: VerifiedToken,
-    goal: Goal,
-}
-
-impl AwaitFeed {
-    fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
-        match shared.config.revocation.on_unavailable {
-            OnUnavailable::Deny => self.facts.refuse(Code::RevocationUnavailable),
-            OnUnavailable::Allow => {
-                look_up_blacklist(self.facts, self.token, self.goal, shared, now)
-            }
-        }
-    }
-}
-
-/// A verified token in want of what the blacklist says of it.
-#[derive(Debug)]
-pub struct AwaitListed {
-    facts: Facts,
-    token: VerifiedToken,
-    goal: Goal,
-}
-
-impl AwaitListed {
-    fn answered(self, listed: bool, shared: &mut Shared, now: UnixTime) -> Step {
-        if listed || revoked_meanwhile(&self.token, shared, now) {
-            return self.facts.refuse(Code::TokenRevoked);
-        }
-        arrived(self.facts, self.token, self.goal, shared, now)
-    }
-
-    fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
-        match shared.config.revocation.on_unavailable {
-            OnUnavailable::Deny => self.facts.refuse(Code::RevocationUnavailable),
-            OnUnavailable::Allow => self.answered(false, shared, now),
-        }
-    }
-}
-
-/// Whether the feed brought the end of a token that it was silent of when the request began to wait.
-fn revoked_meanwhile(token: &VerifiedToken, shared: &Shared, now: UnixTime) -> bool {
-    shared.feed_on(token, now) == Verdict::Revoked
-}
-
-/// A verified token may have been revoked since it was issued: first by the feed, which is at hand.
-fn vet(facts: Facts, token: VerifiedToken, goal: Goal, shared: &mut Shared, now: UnixTime) -> Step {
-    match shared.feed_on(&token, now) {
-        Verdict::Good => look_up_blacklist(facts, token, goal, shared, now),
-        Verdict::Revoked => facts.refuse(Code::TokenRevoked),
-        Verdict::Await => {
-            Step::Wait(Waiting::Feed(AwaitFeed { facts, token, goal }), CallKey::Feed)
-        }
-        Verdict::Unavailable => AwaitFeed { facts, token, goal }.without_answer(shared, now),
-    }
-}
-
-/// Then by the blacklist, which must be asked.
-fn look_up_blacklist(
-    facts: Facts,
-    token: VerifiedToken,
-    goal: Goal,
-    shared: &mut Shared,
-    now: UnixTime,
-) -> Step {
-    let config = Rc::clone(&shared.config);
-    let Some(blacklist) = &config.revocation.blacklist else {
-        return arrived(facts, token, goal, shared, now);
-    };
-    let Some(names) = Names::of(blacklist, token.claims()) else {
-        let why = "it has none of the claims by which the blacklist knows tokens";
-        return Step::Deny(facts.denial(Code::TokenMalformed, Some(why)));
-    };
-    let state = AwaitListed { facts, token, goal };
-    match shared.is_listed(&names, now) {
-        Some(listed) => state.answered(listed, shared, now),
-        None => Step::Wait(Waiting::Listed(state), CallKey::Blacklist(names)),
-    }
 }
 
 /// A token that nothing speaks against does what it is good for.

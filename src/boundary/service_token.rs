@@ -114,16 +114,8 @@ pub fn sign(config: &Signing, service: &str, now: UnixTime) -> Held {
 /// The call that asks for a token (RFC 6749 section 4.4.2).
 #[must_use]
 pub fn request(config: &ClientCredentials, limits: &Limits) -> CallRequest {
-    CallRequest::get(
-        &config.cluster,
-        config.uri.scheme,
-        &config.uri.authority,
-        config.uri.path.clone(),
-        config.timeout,
-        limits.max_token_bytes.saturating_add(MAX_AROUND_TOKEN),
-    )
-    .post("application/x-www-form-urlencoded", config.form.clone().into_bytes())
-    .with_header("authorization", config.authorization.reveal())
+    let max_body = limits.max_token_bytes.saturating_add(MAX_AROUND_TOKEN);
+    CallRequest::form(&config.endpoint, config.form.clone(), max_body)
 }
 
 /// Why an answer brought no token.

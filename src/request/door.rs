@@ -4,10 +4,8 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use super::{
-    AwaitKeys, Facts, Goal, Permit, Step, is_of_kind, of_kind, present, revoked_meanwhile, vet,
-    without_user,
-};
+use super::vetting::{revoked_meanwhile, vet};
+use super::{AwaitKeys, Facts, Goal, Permit, Step, is_of_kind, of_kind, present, without_user};
 use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::{self, TxnToken};
 use crate::boundary::{AssertedContext, Distrust, Peer, identify};

@@ -53,19 +53,8 @@ pub fn request(
     limits: &Limits,
 ) -> Option<CallRequest> {
     let text = std::str::from_utf8(&token.0).ok()?;
-    let body = format!("token={}&token_type_hint=access_token", form_encoded(text));
-    Some(
-        CallRequest::get(
-            &config.cluster,
-            config.uri.scheme,
-            &config.uri.authority,
-            config.uri.path.clone(),
-            config.timeout,
-            limits.max_user_bytes,
-        )
-        .post("application/x-www-form-urlencoded", body.into_bytes())
-        .with_header("authorization", config.authorization.reveal()),
-    )
+    let form = format!("token={}&token_type_hint=access_token", form_encoded(text));
+    Some(CallRequest::form(&config.endpoint, form, limits.max_user_bytes))
 }
 
 /// Reads the answer: 200 with `active`.

@@ -208,7 +208,7 @@ impl Worker {
             CallKey::Introspection(question) => {
                 let provider = question.provider.pick(&config.providers);
                 let introspection = provider.and_then(|p| p.trust.introspection.as_ref());
-                (introspection.map_or(Duration::ZERO, |i| i.timeout), None)
+                (introspection.map_or(Duration::ZERO, |i| i.endpoint.timeout), None)
             }
             CallKey::Feed => {
                 (config.revocation.feed.as_ref().map_or(Duration::ZERO, |feed| feed.timeout), None)
@@ -219,7 +219,7 @@ impl Worker {
             }
             CallKey::ServiceToken(id) => {
                 let asked = self.client_credentials(*id);
-                (asked.map_or(Duration::ZERO, |asked| asked.timeout), None)
+                (asked.map_or(Duration::ZERO, |asked| asked.endpoint.timeout), None)
             }
             CallKey::User(_) | CallKey::Store(_) => match config.user.lookup() {
                 Some(lookup) => {

@@ -10,7 +10,7 @@ use super::super::{
 };
 use super::boundary::check_service;
 use super::context_header_name;
-use super::providers::{basic, check_token_places};
+use super::providers::{RawEndpoint, check_client_endpoint, check_token_places};
 use super::txn_token::check_key;
 use crate::boundary::destination::{Destination, Passage};
 use crate::boundary::service_token::ServiceTokenId;
@@ -143,21 +143,13 @@ fn check_client_credentials(
 ) -> Option<ClientCredentials> {
     let raw::ClientCredentials { uri, cluster, client_id, client_secret, scope, timeout } = raw;
 
-    let uri = at.field("uri").parsed(uri);
-    let cluster = at.field("cluster").parsed(cluster);
-    let client_id = at.field("client_id").required_text(client_id);
-    let at_secret = at.field("client_secret");
-    let client_secret =
-        at_secret.required_text(client_secret).and_then(|secret| at_secret.expanded(&secret, env));
-    let timeout = at.field("timeout").duration(timeout.as_deref(), "1s", "1ms", "60s");
+    let raw = RawEndpoint { uri, cluster, client_id, client_secret, timeout };
+    let endpoint = check_client_endpoint(raw, at, env);
     let scope =
         scope.map_or_else(String::new, |scope| format!("&scope={}", names::form_encoded(&scope)));
     Some(ClientCredentials {
-        uri: uri?,
-        cluster: cluster?,
-        authorization: basic(&client_id?, &client_secret?),
+        endpoint: endpoint?,
         form: format!("grant_type=client_credentials{scope}"),
-        timeout: timeout?,
     })
 }
 

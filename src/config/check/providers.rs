@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::super::names::{self, HttpUri};
 use super::super::read::At;
 use super::super::{
-    Environment, FromHeader, Introspection, KeySource, Location, Places, Provider, RemoteJwks,
-    Secret, TokenKind, Trust, raw,
+    ClientEndpoint, Environment, FromHeader, Introspection, KeySource, Location, Places, Provider,
+    RemoteJwks, Secret, TokenKind, Trust, raw,
 };
 use crate::jwks::{JwksError, KeySet, Origin};
 use crate::token::algorithm::Algorithm;
@@ -280,6 +280,27 @@ fn check_introspection(
 ) -> Option<Introspection> {
     let raw::Introspection { uri, cluster, client_id, client_secret, timeout, cache_ttl } = raw;
 
+    let raw = RawEndpoint { uri, cluster, client_id, client_secret, timeout };
+    let endpoint = check_client_endpoint(raw, at, env);
+    let cache_ttl = at.field("cache_ttl").duration(cache_ttl.as_deref(), "30s", "0s", "1h");
+    Some(Introspection { endpoint: endpoint?, cache_ttl: cache_ttl? })
+}
+
+/// An endpoint whose fields stand beside those of what it is for.
+pub(super) struct RawEndpoint {
+    pub(super) uri: Option<String>,
+    pub(super) cluster: Option<String>,
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret: Option<String>,
+    pub(super) timeout: Option<String>,
+}
+
+pub(super) fn check_client_endpoint(
+    raw: RawEndpoint,
+    at: &At<'_>,
+    env: Environment<'_>,
+) -> Option<ClientEndpoint> {
+    let RawEndpoint { uri, cluster, client_id, client_secret, timeout } = raw;
     let uri = at.field("uri").parsed(uri);
     let cluster = at.field("cluster").parsed(cluster);
     let client_id = at.field("client_id").required_text(client_id);
@@ -287,20 +308,17 @@ fn check_introspection(
     let client_secret =
         at_secret.required_text(client_secret).and_then(|secret| at_secret.expanded(&secret, env));
     let timeout = at.field("timeout").duration(timeout.as_deref(), "1s", "1ms", "60s");
-    let cache_ttl = at.field("cache_ttl").duration(cache_ttl.as_deref(), "30s", "0s", "1h");
-    let authorization = basic(&client_id?, &client_secret?);
-    Some(Introspection {
+    Some(ClientEndpoint {
         uri: uri?,
         cluster: cluster?,
-        authorization,
+        authorization: basic(&client_id?, &client_secret?),
         timeout: timeout?,
-        cache_ttl: cache_ttl?,
     })
 }
 
 /// How a client names itself by HTTP Basic. RFC 6749 section 2.3.1: both parts are form-encoded before they
 /// are joined.
-pub(super) fn basic(client_id: &str, client_secret: &str) -> Secret {
+fn basic(client_id: &str, client_secret: &str) -> Secret {
     let credentials =
         format!("{}:{}", names::form_encoded(client_id), names::form_encoded(client_secret));
     Secret::new(format!("Basic {}", STANDARD.encode(credentials)))
