@@ -42,6 +42,12 @@ pub enum Code {
     RoleRequired,
     /// The user lacks a permission.
     PermissionRequired,
+    /// The token lacks a scope.
+    ScopeRequired,
+    /// The token lacks a claim that the path asks for.
+    ClaimRequired,
+    /// The user was authenticated too long ago, or nobody says when.
+    AuthenticationTooOld,
     /// The hop is not who it says it is, or may not say what it says.
     UntrustedPeer,
     /// A service must have proved who it is.
@@ -70,7 +76,7 @@ pub enum Code {
 
 impl Code {
     /// Every code there is.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 32] = [
         Self::TokenMissing,
         Self::TokenMalformed,
         Self::AlgorithmNotAllowed,
@@ -88,6 +94,9 @@ impl Code {
         Self::UserDisabled,
         Self::RoleRequired,
         Self::PermissionRequired,
+        Self::ScopeRequired,
+        Self::ClaimRequired,
+        Self::AuthenticationTooOld,
         Self::UntrustedPeer,
         Self::ServiceRequired,
         Self::ContextMismatch,
@@ -104,7 +113,7 @@ impl Code {
 
     #[rustfmt::skip] // a table
     const fn row(self) -> Row {
-        use Challenge::{InsufficientScope, InvalidToken, NoToken, None, OnlyRead, TryLater};
+        use Challenge::{InsufficientScope, InvalidToken, NoToken, None, OnlyRead, StepUp, TryLater};
         match self {
             Self::TokenMissing => Row("token_missing", 401, NoToken, "this path requires a bearer token"),
             Self::TokenMalformed => Row("token_malformed", 401, InvalidToken, "the token cannot be read"),
@@ -123,6 +132,9 @@ impl Code {
             Self::UserDisabled => Row("user_disabled", 403, None, "the user is not active"),
             Self::RoleRequired => Row("role_required", 403, None, "the user does not have a role that this path requires"),
             Self::PermissionRequired => Row("permission_required", 403, InsufficientScope, "the user does not have a permission that this path requires"),
+            Self::ScopeRequired => Row("scope_required", 403, InsufficientScope, "the token does not have a scope that this path requires"),
+            Self::ClaimRequired => Row("claim_required", 403, None, "the token does not have a claim that this path requires"),
+            Self::AuthenticationTooOld => Row("authentication_too_old", 401, StepUp, "the user must be authenticated anew for this path"),
             Self::UntrustedPeer => Row("untrusted_peer", 403, None, "the caller is not trusted to say what it says"),
             Self::ServiceRequired => Row("service_required", 403, None, "this path is for services that prove who they are"),
             Self::ContextMismatch => Row("context_mismatch", 403, None, "the request speaks for another user than the one that it is made for"),
@@ -165,6 +177,8 @@ enum Challenge {
     InvalidToken,
     /// Come with a token that may do more.
     InsufficientScope,
+    /// Come with a token of a fresher authentication (RFC 9470 section 3).
+    StepUp,
     /// Come again later.
     TryLater,
     /// Come with `GET` or `HEAD` (RFC 9110 section 15.5.6).
@@ -228,6 +242,12 @@ impl Denial {
             }
             Challenge::InsufficientScope => {
                 headers.push(("www-authenticate", bearer("insufficient_scope", explanation)));
+            }
+            Challenge::StepUp => {
+                headers.push((
+                    "www-authenticate",
+                    bearer("insufficient_user_authentication", explanation),
+                ));
             }
             Challenge::TryLater => headers.push(("retry-after", RETRY_AFTER_SECS.to_owned())),
             Challenge::OnlyRead => headers.push(("allow", "GET, HEAD".to_owned())),

@@ -30,7 +30,7 @@ use crate::context::{ContextError, UserContext, texts};
 use crate::denial::{Code, Denial, Reply};
 use crate::headers::{Edit, Stripped, context_edits};
 use crate::jwks::cache::Keys;
-use crate::rules::{Demand, Lacking, Level};
+use crate::rules::{Demand, Grants, Lacking, Level, Target};
 use crate::time::UnixTime;
 use crate::token::cache::Remembered;
 use crate::token::extract::{self, Removals};
@@ -508,10 +508,15 @@ fn admitted(
     }
     let roles = texts(record.members(), "role");
     let permissions = texts(record.members(), "permissions");
-    match config.rules.admit(&facts.demand, &roles, &permissions) {
-        Ok(()) => {}
-        Err(Lacking::Role) => return facts.refuse(Code::RoleRequired),
-        Err(Lacking::Permission) => return facts.refuse(Code::PermissionRequired),
+    let issuer = token.provider().pick(&config.providers);
+    let grants = Grants {
+        roles: &roles,
+        permissions: &permissions,
+        claims: Some(token.claims()),
+        clock_skew: issuer.map(|issuer| issuer.clock_skew).unwrap_or_default(),
+    };
+    if let Err(lacking) = config.rules.admit(&facts.demand, &grants, now) {
+        return facts.refuse_lacking(&lacking);
     }
     match UserContext::assemble(&config.context, token.claims(), record) {
         Ok(context) => {
@@ -541,11 +546,12 @@ fn without_user(facts: Facts, shared: &Shared) -> Step {
 impl Facts {
     fn of(head: &Stripped, shared: &mut Shared, now: UnixTime) -> Self {
         let config = &shared.config;
-        let demand = config.rules.demand(
-            head.value(":method").unwrap_or_default(),
-            head.value(":path").unwrap_or_default(),
-            config.context.forward_token,
-        );
+        let target = Target {
+            method: head.value(":method").unwrap_or_default(),
+            host: head.value(":authority").unwrap_or_default(),
+            path: head.value(":path").unwrap_or_default(),
+        };
+        let demand = config.rules.demand(&[target], config.context.forward_token);
         let places = config.providers.iter().map(|provider| &provider.places);
         let removals = Removals::of(head, &places);
         let others = if demand.forward_token { of_services(head, config) } else { Vec::new() };
@@ -573,6 +579,16 @@ impl Facts {
 
     fn refuse(self, code: Code) -> Step {
         Step::Deny(self.denial(code, None))
+    }
+
+    fn refuse_lacking(self, lacking: &Lacking) -> Step {
+        self.refuse(match lacking {
+            Lacking::Role => Code::RoleRequired,
+            Lacking::Permission => Code::PermissionRequired,
+            Lacking::Scope(_) => Code::ScopeRequired,
+            Lacking::Claim => Code::ClaimRequired,
+            Lacking::Authentication(_) => Code::AuthenticationTooOld,
+        })
     }
 
     fn refuse_token(self, error: TokenError) -> Step {

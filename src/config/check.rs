@@ -7,6 +7,7 @@ mod boundary;
 mod egress;
 mod providers;
 mod revocation;
+mod rules;
 mod txn_token;
 mod user;
 
@@ -22,12 +23,12 @@ use crate::board::MIN_KEY_BYTES;
 use crate::boundary::SERVICE_NAME;
 use crate::boundary::txn_token::TXN_TOKEN;
 use crate::headers::{ManagedHeaders, canonical};
-use crate::rules::{PathMatch, Requirement, Rule, Rules};
 use crate::signature::Preference;
 use boundary::check_boundary;
 use egress::{RawEgress, check_egress, check_propagation};
 use providers::check_providers;
 use revocation::check_revocation;
+use rules::check_rules;
 use txn_token::check_txn_token;
 use user::check_user;
 
@@ -415,92 +416,6 @@ fn default_context(at: &At<'_>) -> Option<Vec<ContextHeader>> {
         header("x-user-role", ValueSource::User(at.default("/role")?), true)?,
         header("x-user-channel-id", ValueSource::User(at.default("/channelId")?), false)?,
     ])
-}
-
-fn check_rules(raw: Option<Vec<raw::Rule>>, inside: bool, at: &At<'_>) -> Option<Rules> {
-    at.each(raw.unwrap_or_default(), |raw, at| check_rule(raw, inside, at)).map(Rules::new)
-}
-
-fn check_rule(raw: raw::Rule, inside: bool, at: &At<'_>) -> Option<Rule> {
-    let raw::Rule { matches, require, roles, permissions, forward_token } = raw;
-
-    let at_match = at.field("match");
-    let matched = match matches {
-        Some(raw) => check_match(raw, &at_match),
-        None => {
-            at_match.problem("is required, write `match: {path_prefix: /}` to match everything")
-        }
-    };
-    let roles = match roles {
-        Some(roles) => at.field("roles").texts(roles)?,
-        None => Vec::new(),
-    };
-    let permissions = match permissions {
-        Some(permissions) => at.field("permissions").texts(permissions)?,
-        None => Vec::new(),
-    };
-    let at_require = at.field("require");
-    let requirement = match at_require.required(require)?.as_str() {
-        "user" => Some(Requirement::User { roles, permissions }),
-        "anonymous" | "optional" | "service" if !(roles.is_empty() && permissions.is_empty()) => {
-            at_require.problem("roles and permissions need `require: user`")
-        }
-        "anonymous" => Some(Requirement::Anonymous),
-        "optional" => Some(Requirement::Optional),
-        "service" if inside => Some(Requirement::Service),
-        "service" => at_require.problem("`service` has no use with `mode: gateway`"),
-        other if inside => at_require.problem(format!(
-            "`{other}` is not a requirement, write `anonymous`, `optional`, `user` or `service`"
-        )),
-        other => at_require.problem(format!(
-            "`{other}` is not a requirement, write `anonymous`, `optional` or `user`"
-        )),
-    };
-    let (path, methods) = matched?;
-    Some(Rule { path, methods, requirement: requirement?, forward_token })
-}
-
-fn check_match(raw: raw::Match, at: &At<'_>) -> Option<(PathMatch, Vec<String>)> {
-    let raw::Match { path, path_prefix, methods } = raw;
-
-    let checked_path = |name: &str, text: String| plain_path(text, &at.field(name));
-    let path = match (path, path_prefix) {
-        (Some(path), None) => checked_path("path", path).map(PathMatch::Exact),
-        (None, Some(prefix)) => {
-            checked_path("path_prefix", prefix).map(|prefix| PathMatch::prefix(&prefix))
-        }
-        (Some(_), Some(_)) => at.problem("has `path` and `path_prefix`, keep one of them"),
-        (None, None) => at.problem("says no path, add `path_prefix: /` to match every one"),
-    };
-    let methods = match methods {
-        Some(methods) => at.field("methods").texts(methods),
-        None => Some(Vec::new()),
-    };
-    if let Some(lower) =
-        methods.iter().flatten().find(|m| m.bytes().any(|b| b.is_ascii_lowercase()))
-    {
-        // RFC 9110 section 9.1: methods are case-sensitive.
-        return at
-            .field("methods")
-            .problem(format!("`{lower}` never matches, write `{}`", lower.to_ascii_uppercase()));
-    }
-    Some((path?, methods?))
-}
-
-/// A path that can be read in one way only.
-fn plain_path(text: String, at: &At<'_>) -> Option<String> {
-    if !text.starts_with('/') {
-        at.problem(format!("`{text}` must start with `/`"))
-    } else if text.contains(['?', '#', '%', ';', '\\'])
-        || text.contains("//")
-        || text.split('/').any(|s| matches!(s, "." | ".."))
-    {
-        at.problem(format!(
-            "`{text}` must be a plain path: no query, no escapes, no `//`, `.` or `..`"
-        ))
-    } else {
-        Some(text)
-    }
 }
 
 fn check_limits(raw: raw::Limits, at: &At<'_>) -> Limits {

@@ -300,6 +300,9 @@ pub struct Rule {
     pub require: Option<String>,
     pub roles: Option<Vec<String>>,
     pub permissions: Option<Vec<String>>,
+    pub scopes: Option<Vec<String>>,
+    pub claims: Option<BTreeMap<String, Value>>,
+    pub max_age: Option<String>,
     pub forward_token: Option<bool>,
 }
 
@@ -308,7 +311,9 @@ pub struct Rule {
 pub struct Match {
     pub path: Option<String>,
     pub path_prefix: Option<String>,
+    pub path_template: Option<String>,
     pub methods: Option<Vec<String>>,
+    pub hosts: Option<Vec<String>>,
 }
 
 #[derive(Deserialize, Default)]

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::vetting::{revoked_meanwhile, vet};
 use super::{AwaitKeys, Facts, Goal, Permit, Step, is_of_kind, of_kind, present, without_user};
@@ -13,7 +14,7 @@ use crate::config::{Boundary, Config, Mode, Otherwise, TokenKind};
 use crate::context::{UserContext, texts};
 use crate::denial::Code;
 use crate::headers::{Field, Stripped};
-use crate::rules::{Lacking, Level};
+use crate::rules::{Grants, Level};
 use crate::time::UnixTime;
 use crate::token::extract;
 use crate::token::{ProviderId, TokenError, UnverifiedToken, VerifiedToken};
@@ -216,14 +217,14 @@ impl Door {
         // What a gateway signed counts whoever brings it, and the plain headers beside it do not.
         if let Some((token, text)) = self.signed {
             return match txn_token::context(&config.context, &token) {
-                Ok(context) => asserted(facts, &context, Some(text), shared),
+                Ok(context) => asserted(facts, &context, Some(text), shared, now),
                 Err(error) => facts.refuse_token(error),
             };
         }
         let said = AssertedContext::read(&config.context, &self.asserted);
         if caller.may_assert_user {
             return match said {
-                Ok(Some(context)) => asserted(facts, &context, None, shared),
+                Ok(Some(context)) => asserted(facts, &context, None, shared, now),
                 // It calls for itself, or leaves it to the user's own token.
                 Ok(None) => authenticate(self.user, facts, shared, now),
                 Err(_) => facts.refuse(Code::UntrustedPeer),
@@ -268,15 +269,20 @@ fn asserted(
     asserted: &AssertedContext,
     signed: Option<TxnToken>,
     shared: &Shared,
+    now: UnixTime,
 ) -> Step {
     let config = &shared.config;
     let record = asserted.record(&config.context);
     let roles = texts(record.members(), "role");
     let permissions = texts(record.members(), "permissions");
-    match config.rules.admit(&facts.demand, &roles, &permissions) {
-        Ok(()) => {}
-        Err(Lacking::Role) => return facts.refuse(Code::RoleRequired),
-        Err(Lacking::Permission) => return facts.refuse(Code::PermissionRequired),
+    let grants = Grants {
+        roles: &roles,
+        permissions: &permissions,
+        claims: None,
+        clock_skew: Duration::ZERO,
+    };
+    if let Err(lacking) = config.rules.admit(&facts.demand, &grants, now) {
+        return facts.refuse_lacking(&lacking);
     }
     let context = UserContext::asserted(&config.context, asserted);
     let context = match signed {
