@@ -1,5 +1,7 @@
 //! Every way in which a request ends here, and what the client is told. One table.
 
+use std::borrow::Cow;
+
 use serde_json::json;
 
 use crate::token::TokenError;
@@ -66,6 +68,8 @@ pub enum Code {
     ServiceTokenUnavailable,
     /// The path can be read in too many ways.
     PathRefused,
+    /// It cannot be told what request another proxy asks about.
+    CheckRefused,
     /// What meshgate itself serves on this path is only read.
     MethodNotAllowed,
     /// Too many requests wait already.
@@ -76,7 +80,7 @@ pub enum Code {
 
 impl Code {
     /// Every code there is.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::TokenMissing,
         Self::TokenMalformed,
         Self::AlgorithmNotAllowed,
@@ -106,6 +110,7 @@ impl Code {
         Self::UserLookupUnavailable,
         Self::ServiceTokenUnavailable,
         Self::PathRefused,
+        Self::CheckRefused,
         Self::MethodNotAllowed,
         Self::Overloaded,
         Self::InternalError,
@@ -144,6 +149,7 @@ impl Code {
             Self::UserLookupUnavailable => Row("user_lookup_unavailable", 503, TryLater, "the user cannot be looked up at present"),
             Self::ServiceTokenUnavailable => Row("service_token_unavailable", 503, TryLater, "the service's own token cannot be had at present"),
             Self::PathRefused => Row("path_refused", 400, None, "the path can be read in too many ways"),
+            Self::CheckRefused => Row("check_refused", 403, None, "the request that is asked about cannot be told"),
             Self::MethodNotAllowed => Row("method_not_allowed", 405, OnlyRead, "this path is only read"),
             Self::Overloaded => Row("overloaded", 503, TryLater, "too many requests are waiting"),
             Self::InternalError => Row("internal_error", 500, None, "the request could not be processed"),
@@ -209,7 +215,7 @@ pub struct Reply {
     /// `grpc-status` (see [`Denial::reply`]) for a client that speaks gRPC.
     pub grpc_status: Option<u8>,
     /// The headers.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(Cow<'static, str>, String)>,
     /// The body; for gRPC the `grpc-message`.
     pub body: String,
 }
@@ -231,7 +237,8 @@ impl Denial {
             Some(detail) => format!("{explanation}: {detail}"),
             None => explanation.to_owned(),
         };
-        let mut headers = vec![("cache-control", "no-store".to_owned())];
+        let mut headers: Vec<(&'static str, String)> =
+            vec![("cache-control", "no-store".to_owned())];
         match challenge {
             Challenge::None => {}
             Challenge::NoToken => {
@@ -263,7 +270,7 @@ impl Denial {
                     500 => 13,
                     _ => 14,
                 }),
-                headers,
+                headers: named(headers),
                 body: format!("{code}: {detail}"),
             };
         }
@@ -279,7 +286,7 @@ impl Denial {
         Reply {
             status,
             grpc_status: None,
-            headers,
+            headers: named(headers),
             body: json!({
                 "type": format!("urn:meshgate:error:{code}"),
                 "title": title,
@@ -291,6 +298,10 @@ impl Denial {
             .to_string(),
         }
     }
+}
+
+fn named(headers: Vec<(&'static str, String)>) -> Vec<(Cow<'static, str>, String)> {
+    headers.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }
 
 /// A challenge with an error. None of our explanations has a quote or a backslash in it.
@@ -327,7 +338,7 @@ mod tests {
     }
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
-        let found = reply.headers.iter().find(|(n, _)| *n == name);
+        let found = reply.headers.iter().find(|(n, _)| n == name);
         found.map(|(_, value)| value.as_str())
     }
 

@@ -9,11 +9,14 @@
 //! and what a gateway signed: these tokens go the same way up to `not revoked`, one after the other. Where
 //! they say who the user is, or the hop may, the way ends there.
 //!
+//! Where another proxy asks about a request (`authz`), the way is the same, and ends in [`Step::Answer`].
+//!
 //! At a service's exit (`exit`) the way is another one, and short: where the request goes, what may go there.
 //!
 //! What each step finds wanting ends in [`Step::Deny`], and nothing else does not end in
 //! [`Step::Forward`], whose edits need a [`Permit`].
 
+mod authz;
 mod door;
 mod exit;
 mod vetting;
@@ -40,6 +43,7 @@ use crate::user::cache::Cached;
 use crate::user::stored::Stored;
 use crate::user::{Known, UserKey, UserRecord};
 use crate::worker::Shared;
+use authz::{Asked, Unclear};
 use door::Door;
 use exit::AwaitToken;
 use vetting::{AwaitFeed, AwaitListed, revoked_meanwhile, vet};
@@ -149,13 +153,32 @@ pub fn begin(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> 
     let config = Rc::clone(&shared.config);
     match &config.mode {
         Mode::Egress(egress) => exit::leave(head, hop, egress, shared, now),
-        Mode::Gateway | Mode::Service(_) => enter(head, hop, shared, now),
+        Mode::Gateway | Mode::Service(_) => {
+            let target = Target {
+                method: head.value(":method").unwrap_or_default(),
+                host: head.value(":authority").unwrap_or_default(),
+                path: head.value(":path").unwrap_or_default(),
+            };
+            enter(head, &[target], hop, shared, now)
+        }
+        Mode::Authz(authz) => match Asked::of(head, hop, authz) {
+            Ok(asked) => enter(&asked.head, &asked.targets(), hop, shared, now),
+            Err(Unclear(code, why)) => {
+                Step::Deny(Reference::of(head, shared).denial(code, Some(why)))
+            }
+        },
     }
 }
 
-/// Takes a request up that comes in.
-fn enter(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> Step {
-    let facts = Facts::of(head, shared, now);
+/// Takes a request up that comes in, as any of `targets`.
+fn enter(
+    head: &Stripped,
+    targets: &[Target<'_>],
+    hop: &Hop,
+    shared: &mut Shared,
+    now: UnixTime,
+) -> Step {
+    let facts = Facts::of(head, targets, shared, now);
     if let Some(published) = published_at(head, &shared.config) {
         return match head.value(":method") {
             Some(b"GET" | b"HEAD") => Step::Answer(published.reply()),
@@ -170,7 +193,7 @@ fn enter(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> Step
     let config = Rc::clone(&shared.config);
     match &config.mode {
         Mode::Egress(_) => facts.refuse(Code::InternalError),
-        Mode::Gateway => {
+        Mode::Gateway | Mode::Authz(_) => {
             let stands_in = |id: ProviderId, text: &[u8]| {
                 let provider = id.pick(&config.providers);
                 provider.is_some_and(|p| extract::stands_in(head, &p.places, text))
@@ -544,14 +567,9 @@ fn without_user(facts: Facts, shared: &Shared) -> Step {
 }
 
 impl Facts {
-    fn of(head: &Stripped, shared: &mut Shared, now: UnixTime) -> Self {
+    fn of(head: &Stripped, targets: &[Target<'_>], shared: &mut Shared, now: UnixTime) -> Self {
         let config = &shared.config;
-        let target = Target {
-            method: head.value(":method").unwrap_or_default(),
-            host: head.value(":authority").unwrap_or_default(),
-            path: head.value(":path").unwrap_or_default(),
-        };
-        let demand = config.rules.demand(&[target], config.context.forward_token);
+        let demand = config.rules.demand(targets, config.context.forward_token);
         let places = config.providers.iter().map(|provider| &provider.places);
         let removals = Removals::of(head, &places);
         let others = if demand.forward_token { of_services(head, config) } else { Vec::new() };
@@ -573,8 +591,16 @@ impl Facts {
         if let Some(service) = self.service {
             edits.push(Edit::Set(SERVICE_NAME.to_owned(), service.into_bytes()));
         }
-        edits.extend(self.reference.into_edit());
-        Step::Forward(edits)
+        match &shared.config.mode {
+            Mode::Gateway | Mode::Service(_) | Mode::Egress(_) => {
+                edits.extend(self.reference.into_edit());
+                Step::Forward(edits)
+            }
+            Mode::Authz(_) => {
+                let managed = &shared.config.context.managed;
+                Step::Answer(authz::allowed(permit, edits, managed, self.reference.request_id()))
+            }
+        }
     }
 
     fn refuse(self, code: Code) -> Step {
@@ -618,9 +644,11 @@ impl Reference {
     fn of(head: &Stripped, shared: &mut Shared) -> Self {
         let sent = head.value("x-request-id").and_then(request_id);
         let is_new = sent.is_none();
-        let grpc = head.value("content-type").is_some_and(|kind| {
-            kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
-        });
+        // Who asks about a request reads the HTTP status, whatever the request's client speaks.
+        let grpc = !matches!(shared.config.mode, Mode::Authz(_))
+            && head.value("content-type").is_some_and(|kind| {
+                kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
+            });
         Self { request_id: sent.unwrap_or_else(|| shared.new_request_id()), is_new, grpc }
     }
 

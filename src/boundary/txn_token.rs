@@ -207,8 +207,8 @@ impl Published {
             status: 200,
             grpc_status: None,
             headers: vec![
-                ("content-type", "application/json".to_owned()),
-                ("cache-control", MAX_AGE.to_owned()),
+                ("content-type".into(), "application/json".to_owned()),
+                ("cache-control".into(), MAX_AGE.to_owned()),
             ],
             body: self.document.clone(),
         }

@@ -3,6 +3,7 @@
 //!
 //! A check that reports a problem answers `None`; the others go on, so that all are reported.
 
+mod authz;
 mod boundary;
 mod egress;
 mod providers;
@@ -24,6 +25,7 @@ use crate::boundary::SERVICE_NAME;
 use crate::boundary::txn_token::TXN_TOKEN;
 use crate::headers::{ManagedHeaders, canonical};
 use crate::signature::Preference;
+use authz::check_authz;
 use boundary::check_boundary;
 use egress::{RawEgress, check_egress, check_propagation};
 use providers::check_providers;
@@ -51,6 +53,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         revocation,
         context,
         rules,
+        authz,
         crypto,
         sharing,
         limits,
@@ -70,14 +73,20 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         }
         Some(ModeWord::Gateway) => {
             let providers = check_providers(providers, &at_providers, env);
-            check_user_tokens_only(providers.as_deref(), &at_providers);
+            check_user_tokens_only(providers.as_deref(), "gateway", &at_providers);
             (Some(Mode::Gateway), providers)
+        }
+        Some(ModeWord::Authz) => {
+            let providers = check_providers(providers, &at_providers, env);
+            check_user_tokens_only(providers.as_deref(), "authz", &at_providers);
+            let authz = check_authz(authz.unwrap_or_default(), &at.field("authz"));
+            (authz.map(|authz| Mode::Authz(Box::new(authz))), providers)
         }
         None => (None, check_providers(providers, &at_providers, env)),
     };
     let authenticates = match &mode {
         Some(Mode::Service(boundary)) => boundary.otherwise == Otherwise::Authenticate,
-        Some(Mode::Gateway) => true,
+        Some(Mode::Gateway | Mode::Authz(_)) => true,
         Some(Mode::Egress(_)) => false,
         None => !matches!(word, Some(ModeWord::Egress)),
     };
@@ -94,7 +103,11 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         ),
         // Told already.
         (Some(_), Some(ModeWord::Egress)) => None,
-        (Some(raw), Some(ModeWord::Gateway) | None) => {
+        // Who asks would take the answer for a yes.
+        (Some(raw), Some(ModeWord::Authz)) if raw.jwks_path.is_some() => at_txn_token
+            .field("jwks_path")
+            .problem("has no use with `mode: authz`, serve the keys elsewhere"),
+        (Some(raw), Some(ModeWord::Gateway | ModeWord::Authz) | None) => {
             check_txn_token(raw, &at_txn_token, env).map(Some)
         }
     };
@@ -104,8 +117,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
     if let (Some(providers), Some(context)) = (&providers, &context) {
         check_token_headers(providers, &context.managed, &at.field("providers"));
     }
-    let inside = matches!(word, Some(ModeWord::Service));
-    let rules = check_rules(rules, inside, &at.field("rules"));
+    let rules = check_rules(rules, word, &at.field("rules"));
     let crypto = check_crypto(crypto.as_deref(), &at.field("crypto"));
     let propagation =
         check_propagation(propagation.as_ref(), sharing.is_some(), &at.field("propagation"));
@@ -144,12 +156,22 @@ fn refuse_fields_of_other_modes(mode: ModeWord, raw: &raw::Config, at: &At<'_>) 
             ("destinations", raw.destinations.is_some()),
             ("service_tokens", raw.service_tokens.is_some()),
             ("propagation", raw.propagation.is_some()),
+            ("authz", raw.authz.is_some()),
+        ],
+        ModeWord::Authz => &[
+            ("service", raw.service.is_some()),
+            ("boundary", raw.boundary.is_some()),
+            ("destinations", raw.destinations.is_some()),
+            ("service_tokens", raw.service_tokens.is_some()),
+            ("propagation", raw.propagation.is_some()),
         ],
         ModeWord::Service => &[
+            ("authz", raw.authz.is_some()),
             ("destinations", raw.destinations.is_some()),
             ("service_tokens", raw.service_tokens.is_some()),
         ],
         ModeWord::Egress => &[
+            ("authz", raw.authz.is_some()),
             ("boundary", raw.boundary.is_some()),
             ("txn_token", raw.txn_token.is_some()),
             ("user", raw.user.is_some()),
@@ -183,6 +205,7 @@ enum ModeWord {
     Gateway,
     Service,
     Egress,
+    Authz,
 }
 
 impl ModeWord {
@@ -191,6 +214,7 @@ impl ModeWord {
             Self::Gateway => "gateway",
             Self::Service => "service",
             Self::Egress => "egress",
+            Self::Authz => "authz",
         }
     }
 }
@@ -200,21 +224,19 @@ fn check_mode(mode: Option<&str>, at: &At<'_>) -> Option<ModeWord> {
         "gateway" => Some(ModeWord::Gateway),
         "service" => Some(ModeWord::Service),
         "egress" => Some(ModeWord::Egress),
-        "authz" => at.problem(
-            "`authz` is not part of this version, which has `gateway`, `service` and `egress`",
-        ),
-        other => {
-            at.problem(format!("`{other}` is not a mode, write `gateway`, `service` or `egress`"))
-        }
+        "authz" => Some(ModeWord::Authz),
+        other => at.problem(format!(
+            "`{other}` is not a mode, write `gateway`, `service`, `egress` or `authz`"
+        )),
     }
 }
 
 /// At the edge only users come in.
-fn check_user_tokens_only(providers: Option<&[Provider]>, at: &At<'_>) {
+fn check_user_tokens_only(providers: Option<&[Provider]>, mode: &str, at: &At<'_>) {
     for provider in providers.into_iter().flatten() {
         if provider.kind != TokenKind::User {
             at.field(&provider.name).field("type").problem::<()>(format!(
-                "`{}` has no use with `mode: gateway`, where users come in",
+                "`{}` has no use with `mode: {mode}`, where users come in",
                 provider.kind.name()
             ));
         }

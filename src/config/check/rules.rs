@@ -2,15 +2,20 @@
 
 use super::super::raw;
 use super::super::read::At;
+use super::ModeWord;
 use super::providers::check_claims;
 use crate::rules::{HostPattern, Match, Needs, PathMatch, Requirement, Rule, Rules, Segment};
 
-/// Checks the rules. `inside` says that it is for a service's door.
-pub(super) fn check_rules(raw: Option<Vec<raw::Rule>>, inside: bool, at: &At<'_>) -> Option<Rules> {
-    at.each(raw.unwrap_or_default(), |raw, at| check_rule(raw, inside, at)).map(Rules::new)
+/// Checks the rules.
+pub(super) fn check_rules(
+    raw: Option<Vec<raw::Rule>>,
+    mode: Option<ModeWord>,
+    at: &At<'_>,
+) -> Option<Rules> {
+    at.each(raw.unwrap_or_default(), |raw, at| check_rule(raw, mode, at)).map(Rules::new)
 }
 
-fn check_rule(raw: raw::Rule, inside: bool, at: &At<'_>) -> Option<Rule> {
+fn check_rule(raw: raw::Rule, mode: Option<ModeWord>, at: &At<'_>) -> Option<Rule> {
     let raw::Rule { matches, require, roles, permissions, scopes, claims, max_age, forward_token } =
         raw;
 
@@ -33,6 +38,7 @@ fn check_rule(raw: raw::Rule, inside: bool, at: &At<'_>) -> Option<Rule> {
         Some(text) => at.field("max_age").duration(Some(&text), "0s", "1s", "365d").map(Some),
         None => Some(None),
     };
+    let inside = matches!(mode, Some(ModeWord::Service));
     let at_require = at.field("require");
     let require = at_require.required(require)?;
     let needs = Needs {
@@ -49,7 +55,10 @@ fn check_rule(raw: raw::Rule, inside: bool, at: &At<'_>) -> Option<Rule> {
         "anonymous" => Some(Requirement::Anonymous),
         "optional" => Some(Requirement::Optional),
         "service" if inside => Some(Requirement::Service),
-        "service" => at_require.problem("`service` has no use with `mode: gateway`"),
+        "service" => {
+            let mode = mode.map_or("gateway", ModeWord::name);
+            at_require.problem(format!("`service` has no use with `mode: {mode}`"))
+        }
         other if inside => at_require.problem(format!(
             "`{other}` is not a requirement, write `anonymous`, `optional`, `user` or `service`"
         )),
