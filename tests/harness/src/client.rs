@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
 use crate::pki::ClientTls;
 use crate::{Headers, RUNTIME, headers_of, values};
@@ -34,6 +35,7 @@ pub struct Request {
     headers: Headers,
     body: Vec<u8>,
     tls: Option<ClientTls>,
+    source: Option<IpAddr>,
 }
 
 impl Request {
@@ -41,7 +43,7 @@ impl Request {
     pub fn new(to: SocketAddr, method: &str, target: impl AsRef<[u8]>) -> Request {
         let target = target.as_ref().to_vec();
         let (headers, body) = (Headers::new(), Vec::new());
-        Request { to, method: method.into(), target, headers, body, tls: None }
+        Request { to, method: method.into(), target, headers, body, tls: None, source: None }
     }
 
     /// A GET.
@@ -72,6 +74,12 @@ impl Request {
         self
     }
 
+    /// Comes from this address of the machine's: of 127.0.0.0/8, Linux has all.
+    pub fn from(mut self, source: [u8; 4]) -> Request {
+        self.source = Some(source.into());
+        self
+    }
+
     /// Goes over TLS. A server of another authority, or at an address its certificate does not name, is refused.
     pub fn tls(mut self, tls: &ClientTls) -> Request {
         self.tls = Some(tls.clone());
@@ -88,15 +96,29 @@ impl Request {
     #[track_caller]
     pub fn begin(&self) -> Pending {
         let fail = |error: io::Error| -> ! { panic!("cannot send {self:?}: {error}") };
-        let stream = TcpStream::connect(self.to).unwrap_or_else(|error| fail(error));
+        let stream = self.connect(TIMEOUT).unwrap_or_else(|error| fail(error));
         self.write_to(stream).unwrap_or_else(|error| fail(error))
     }
 
     /// [`Request::send`] that reports what went wrong.
     pub fn try_send(&self, timeout: Duration) -> io::Result<Response> {
-        let mut pending = self.write_to(TcpStream::connect_timeout(&self.to, timeout)?)?;
+        let mut pending = self.write_to(self.connect(timeout)?)?;
         pending.stream.socket().set_read_timeout(Some(timeout))?;
         pending.read()
+    }
+
+    fn connect(&self, timeout: Duration) -> io::Result<TcpStream> {
+        let Some(source) = self.source else {
+            return TcpStream::connect_timeout(&self.to, timeout);
+        };
+        let connected = RUNTIME.block_on(async {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::from((source, 0)))?;
+            tokio::time::timeout(timeout, socket.connect(self.to)).await?
+        });
+        let stream = connected?.into_std()?;
+        stream.set_nonblocking(false)?;
+        Ok(stream)
     }
 
     fn write_to(&self, socket: TcpStream) -> io::Result<Pending> {

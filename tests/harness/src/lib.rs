@@ -17,12 +17,14 @@
 //! it panics where it cannot go on, and says what failed and how to mend it.
 
 pub mod client;
+mod daemon;
 pub mod envoy;
 pub mod idp;
 mod install;
 pub mod load;
 pub mod mesh;
 pub mod module;
+pub mod nginx;
 pub mod oidc;
 pub mod pki;
 pub mod process;

@@ -9,6 +9,23 @@ use serde_json::Value;
 
 const TARGET: &str = "wasm32-wasip1";
 
+/// A module that traps on every request. Assembled from:
+///
+/// ```text
+/// (module
+///   (memory (export "memory") 1)
+///   (func (export "proxy_abi_version_0_2_1"))
+///   (func (export "proxy_on_memory_allocate") (param i32) (result i32) i32.const 0)
+///   (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) unreachable))
+/// ```
+pub const TRAPPING: &[u8] = b"\x00asm\x01\x00\x00\x00\
+    \x01\x10\x03`\x00\x00`\x01\x7f\x01\x7f`\x03\x7f\x7f\x7f\x01\x7f\
+    \x03\x04\x03\x00\x01\x02\
+    \x05\x03\x01\x00\x01\
+    \x07Z\x04\x06memory\x02\x00\x17proxy_abi_version_0_2_1\x00\x00\
+    \x18proxy_on_memory_allocate\x00\x01\x18proxy_on_request_headers\x00\x02\
+    \n\r\x03\x02\x00\x0b\x04\x00A\x00\x0b\x03\x00\x00\x0b";
+
 /// Builds the module if sources changed, and returns where it is. `$MESHGATE_WASM` names a ready one instead.
 /// Cargo's progress shows on a terminal; [`build_visibly`] always shows it.
 #[track_caller]

@@ -10,27 +10,14 @@
 //! ```
 
 use std::fmt;
-use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::process::Command;
-use std::sync::Mutex;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use serde_json::json;
-use tokio::net::TcpSocket;
 
 use crate::client::{Request, TIMEOUT};
-use crate::lock;
-use crate::process::{POLL, Process, scratch};
-use crate::server::bind;
-
-/// Long enough for a busy machine: both take a fraction of a second.
-const START: Duration = Duration::from_secs(30);
-
-/// What the shell exits with where there is no such program.
-const NOT_FOUND: i32 = 127;
+use crate::daemon::{Daemon, Program};
 
 /// A running Redis without persistence, gone when dropped. It starts empty, and after each
 /// [`Redis::restart`], too.
@@ -41,18 +28,19 @@ impl Redis {
     /// Starts `redis-server` from the PATH on a free port of 127.0.0.1; fails where there is none.
     #[track_caller]
     pub fn start() -> Result<Redis, String> {
-        Daemon::start("redis-server", redis_config, redis_answers).map(Redis)
+        let program = Program { name: "redis-server", package: "redis-server", arguments: &[] };
+        Daemon::start(program, redis_config, redis_answers).map(Redis)
     }
 
     /// Where it listens, now or after [`Redis::restart`].
     pub fn address(&self) -> SocketAddr {
-        self.0.address
+        self.0.address()
     }
 
     /// Runs a command, on a connection of its own; panics when it is refused or not answered in time.
     #[track_caller]
     pub fn command<W: AsRef<[u8]>>(&self, words: &[W]) -> Reply {
-        match command(self.0.address, words) {
+        match command(self.0.address(), words) {
             Ok(reply) => reply,
             Err(error) => {
                 let words = words.iter().map(|word| word.as_ref().escape_ascii().to_string());
@@ -129,12 +117,13 @@ impl Webdis {
     #[track_caller]
     pub fn start(redis: &Redis) -> Result<Webdis, String> {
         let config = |address| webdis_config(address, redis.address());
-        Daemon::start("webdis", config, webdis_answers).map(Webdis)
+        let program = Program { name: "webdis", package: "webdis", arguments: &[] };
+        Daemon::start(program, config, webdis_answers).map(Webdis)
     }
 
     /// Where it listens, now or after [`Webdis::restart`].
     pub fn address(&self) -> SocketAddr {
-        self.0.address
+        self.0.address()
     }
 
     /// Keeps it from answering: connections stay open, and new ones are accepted, until [`Webdis::resume`].
@@ -163,103 +152,6 @@ impl Webdis {
     /// Everything it printed since it was started last: the paths that were asked for, among others.
     pub fn log(&self) -> String {
         self.0.log()
-    }
-}
-
-/// A program that takes a config file, listens on a port, and can be taken away and brought back there.
-struct Daemon {
-    program: &'static str,
-    config: String,
-    answers: fn(SocketAddr) -> io::Result<()>,
-    address: SocketAddr,
-    /// Bound and never listened on: the program, which sets `SO_REUSEADDR` as we do, can listen on the port,
-    /// and the OS gives it to nobody who asks for a free one.
-    _port: TcpSocket,
-    process: Mutex<Option<Process>>,
-}
-
-impl Daemon {
-    #[track_caller]
-    fn start(
-        program: &'static str,
-        config: impl FnOnce(SocketAddr) -> String,
-        answers: fn(SocketAddr) -> io::Result<()>,
-    ) -> Result<Daemon, String> {
-        let port = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let address = port.local_addr().expect("a bound socket has an address");
-        let config = config(address);
-        let process = Mutex::new(None);
-        let daemon = Daemon { program, config, answers, address, _port: port, process };
-        daemon.launch()?;
-        Ok(daemon)
-    }
-
-    /// Starts the program and waits until it answers. Fails where it is not installed; whatever else goes
-    /// wrong is a defect and nothing that a machine lacks.
-    #[track_caller]
-    fn launch(&self) -> Result<(), String> {
-        let program = self.program;
-        let dir = scratch();
-        let config = dir.path().join("config");
-        fs::write(&config, &self.config)
-            .unwrap_or_else(|error| panic!("cannot write {}: {error}", config.display()));
-        let mut command = Command::new(program);
-        command.arg(config).current_dir(dir.path());
-        let process = Process::start(&command, dir)
-            .unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
-        let deadline = Instant::now() + START;
-        while let Err(error) = (self.answers)(self.address) {
-            if let Some(status) = process.exit_status() {
-                if status.code() == Some(NOT_FOUND) {
-                    return Err(format!("no `{program}` on the PATH; install Debian's {program}"));
-                }
-                panic!("{program} ended at once ({status}):\n{}", process.log());
-            }
-            if Instant::now() > deadline {
-                panic!("{program} did not answer within {START:?}: {error}\n{}", process.log());
-            }
-            sleep(POLL);
-        }
-        *lock(&self.process) = Some(process);
-        Ok(())
-    }
-
-    #[track_caller]
-    fn pause(&self) {
-        self.with_process(Process::pause);
-    }
-
-    #[track_caller]
-    fn resume(&self) {
-        self.with_process(Process::resume);
-    }
-
-    fn stop(&self) {
-        lock(&self.process).take();
-    }
-
-    #[track_caller]
-    fn restart(&self) {
-        self.stop();
-        self.launch().unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    fn log(&self) -> String {
-        lock(&self.process).as_ref().map(Process::log).unwrap_or_default()
-    }
-
-    #[track_caller]
-    fn with_process(&self, act: impl FnOnce(&Process)) {
-        match lock(&self.process).as_ref() {
-            Some(process) => act(process),
-            None => panic!("{} was stopped", self.program),
-        }
-    }
-}
-
-impl fmt::Debug for Daemon {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {}", self.program, self.address)
     }
 }
 

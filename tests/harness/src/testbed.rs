@@ -71,6 +71,18 @@ impl Testbed {
     }
 }
 
+/// An Envoy that stands in front of another one: a file of `envoy/` that loads no module, on free ports, with its
+/// clusters at these addresses. `change` makes it another one.
+#[track_caller]
+pub fn edge(file: &str, clusters: &[(&str, SocketAddr)], change: impl FnOnce(&mut Value)) -> Envoy {
+    let mut bootstrap = shipped(file);
+    for (name, address) in clusters {
+        assert!(point(&mut bootstrap, name, *address), "no cluster `{name}`");
+    }
+    change(&mut bootstrap);
+    Launch::new(bootstrap).start()
+}
+
 /// A testbed in the making: everything but Envoy runs already.
 #[must_use]
 #[derive(Debug)]

@@ -104,28 +104,11 @@ fn a_refused_config_is_an_error_with_envoys_words() {
     assert!(error.log.contains("no_such_field"), "{error}");
 }
 
-/// Assembled from:
-///
-/// ```wat
-/// (module
-///   (memory (export "memory") 1)
-///   (func (export "proxy_abi_version_0_2_1"))
-///   (func (export "proxy_on_memory_allocate") (param i32) (result i32) i32.const 0)
-///   (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) unreachable))
-/// ```
-const TRAPPING_MODULE: &[u8] = b"\x00asm\x01\x00\x00\x00\
-    \x01\x10\x03`\x00\x00`\x01\x7f\x01\x7f`\x03\x7f\x7f\x7f\x01\x7f\
-    \x03\x04\x03\x00\x01\x02\
-    \x05\x03\x01\x00\x01\
-    \x07Z\x04\x06memory\x02\x00\x17proxy_abi_version_0_2_1\x00\x00\
-    \x18proxy_on_memory_allocate\x00\x01\x18proxy_on_request_headers\x00\x02\
-    \n\r\x03\x02\x00\x0b\x04\x00A\x00\x0b\x03\x00\x00\x0b";
-
 #[test]
 fn a_trap_does_not_go_unnoticed() {
     let file = harness::process::scratch();
     let path = file.path().join("trap.wasm");
-    std::fs::write(&path, TRAPPING_MODULE).expect("a file");
+    std::fs::write(&path, harness::module::TRAPPING).expect("a file");
     let bed = Testbed::gateway()
         .bootstrap(|b| {
             filters(b)[0]["typed_config"]["config"]["vm_config"]["code"]["local"]["filename"] =
