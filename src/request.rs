@@ -571,7 +571,10 @@ impl Facts {
         let config = &shared.config;
         let demand = config.rules.demand(targets, config.context.forward_token);
         let places = config.providers.iter().map(|provider| &provider.places);
-        let removals = Removals::of(head, &places);
+        let mut removals = Removals::of(head, &places);
+        if matches!(config.mode, Mode::Authz(_)) {
+            removals.alike.extend(authz::misspelt(head));
+        }
         let others = if demand.forward_token { of_services(head, config) } else { Vec::new() };
         let reference = Reference::of(head, shared);
         Self { demand, removals, others, reference, arrived: now, service: None, proof: None }

@@ -7,7 +7,7 @@ use crate::boundary::peer::Hop;
 use crate::config::names::HeaderName;
 use crate::config::{Authz, AuthzPeer};
 use crate::denial::{Code, Reply};
-use crate::headers::{Edit, ManagedHeaders, Stripped};
+use crate::headers::{Edit, ManagedHeaders, Stripped, canonical};
 use crate::rules::Target;
 
 /// The request that is asked about. Where headers differ about it, it may be any of them: a proxy writes the
@@ -118,6 +118,13 @@ fn taken_apart(uri: &[u8]) -> (Option<&[u8]>, &[u8]) {
         Some((host, _)) => (Some(host), b"/"),
         None => (Some(rest), b"/"),
     }
+}
+
+/// What takes the context headers off that were sent under another spelling: they are not set in the answer, and
+/// who asks still has them.
+pub(super) fn misspelt(head: &Stripped) -> impl Iterator<Item = Edit> + '_ {
+    let names = head.asserted().iter().map(|field| &field.name);
+    names.filter(|name| **name != canonical(name)).map(|name| Edit::Remove(name.clone()))
 }
 
 /// Envoy takes these headers off the request it asked about.

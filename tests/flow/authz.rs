@@ -74,6 +74,41 @@ fn a_yes_for_nobody_removes_every_context_header() {
 }
 
 #[test]
+fn a_yes_names_other_spellings_of_context_headers_for_removal() {
+    let mut flow = authz();
+    let forged: [(&str, &[u8]); 4] = [
+        ("x_user_id", b"u"),
+        ("x.user.role", b"ADMIN"),
+        ("x-user-id", b"u"),
+        ("x_user_name", b"u"),
+    ];
+    let reply = answered(flow.send("/healthz", &forged).2);
+    let removed = header(&reply, "x-envoy-auth-headers-to-remove").unwrap();
+    let removed: Vec<&str> = removed.split(',').collect();
+    for (name, is_ours) in
+        [("x_user_id", 1), ("x.user.role", 1), ("x-user-id", 1), ("x_user_name", 0)]
+    {
+        assert_eq!(removed.iter().filter(|other| **other == name).count(), is_ours, "{name}");
+    }
+    // What the answer sets is not taken off again.
+    let token = flow.token();
+    let bearer = format!("Bearer {token}");
+    let (stream, _, disposition) = flow.send(
+        "/api/videos",
+        &[("authorization", bearer.as_bytes()), ("x-user-id", b"u"), ("x_user_id", b"u")],
+    );
+    assert_eq!(disposition, Disposition::Pause);
+    let call = flow.call();
+    let released = flow.answer(call.id, 200, record().to_string().as_bytes());
+    let reply = answered(crate::support::only(released, stream));
+    assert_eq!(header(&reply, "x-user-id"), Some("u-1001"));
+    assert_eq!(
+        header(&reply, "x-envoy-auth-headers-to-remove"),
+        Some("txn-token,x-service-name,x_user_id,authorization")
+    );
+}
+
+#[test]
 fn a_token_that_is_forwarded_is_not_named_for_removal() {
     let mut config = authz_config();
     config["rules"] =
