@@ -13,6 +13,7 @@
 #![allow(clippy::disallowed_methods, reason = "these tests run in real time")]
 
 mod answers;
+mod authz;
 mod config;
 mod context;
 mod egress;
