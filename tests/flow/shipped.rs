@@ -67,7 +67,13 @@ fn every_config_under_envoy_is_accepted() {
 fn every_config_in_the_documents_is_accepted() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = 0;
-    for file in ["README.md", "docs/configuration.md", "docs/migration.md", "docs/revocation.md"] {
+    for file in [
+        "README.md",
+        "docs/authz.md",
+        "docs/configuration.md",
+        "docs/migration.md",
+        "docs/revocation.md",
+    ] {
         let text = fs::read_to_string(root.join(file)).unwrap();
         for block in text.split("```yaml\n").skip(1) {
             let block = block.split("```").next().unwrap();
