@@ -79,7 +79,8 @@ impl HttpContext for Http {
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        // Envoy makes each answer to a gRPC request a 200, which whoever asks would take for a yes.
+        // Envoy makes each answer to a gRPC request a 200, which whoever asks would take for a yes. Answers to
+        // what never came here (an upgrade), or while there is no VM, are the affair of `envoy/authz.yaml`.
         let is_authz = self
             .shared
             .as_ref()

@@ -388,6 +388,11 @@ const ODD: &str =
 
 /// What clients send to have more than their share.
 fn forge(request: Request, uri: &str) -> Request {
+    // What would let everything pass, and what would let nothing.
+    let (method, host) = match uri {
+        "/healthz" => ("GET", "open.example"),
+        _ => ("POST", "closed.example"),
+    };
     let forged = [
         ("X-User-Id", "forged"),
         ("X-USER-ID", "forged-2"),
@@ -401,16 +406,29 @@ fn forge(request: Request, uri: &str) -> Request {
         ("Txn-Token", "forged"),
         ("X-Original-URI", uri),
         ("X-Original-URL", uri),
-        ("X-Original-Method", "GET"),
+        ("X-Original-Method", method),
+        ("X-Original-Host", host),
         ("X-Forwarded-Uri", uri),
-        ("X-Forwarded-Method", "GET"),
-        ("X-Forwarded-Host", "forged.example"),
+        ("X-Forwarded-Method", method),
+        ("X-Forwarded-Host", host),
     ];
     forged.into_iter().fold(request, |request, (name, value)| request.header(name, value))
 }
 
-/// Which answers a client gets, of this proxy or through it, and what the upstream is told. `path_of` is where the
-/// proxy's routes lead.
+/// The shipped service, and rules for the hosts that [`forge`] would like to be asked about.
+fn with_hosts() -> Builder {
+    authz().filter_config(|config| {
+        for rule in [
+            json!({"match": {"path_prefix": "/", "hosts": ["open.example"]}, "require": "anonymous"}),
+            json!({"match": {"path_prefix": "/", "hosts": ["closed.example"]},
+                "require": "user", "roles": ["NOBODY"]}),
+        ] {
+            config["rules"].as_array_mut().unwrap().insert(0, rule);
+        }
+    })
+}
+
+/// Which answers a client gets, of this proxy or through it, and what the upstream is told, of [`with_hosts`].
 #[track_caller]
 fn assert_asks(bed: &Testbed, proxy: SocketAddr) {
     let user = user_token(bed);
@@ -501,7 +519,7 @@ fn ext_authz(bed: &Testbed, change: impl FnOnce(&mut Value)) -> Envoy {
 
 #[test]
 fn envoy_asks_by_ext_authz() {
-    let bed = authz().start();
+    let bed = with_hosts().start();
     let edge = ext_authz(&bed, |_| {});
     assert_asks(&bed, edge.address());
 
@@ -613,7 +631,7 @@ fn nginx(http: &str, bed: &Testbed) -> Option<Nginx> {
 
 #[test]
 fn nginx_asks_by_auth_request() {
-    let bed = authz().start();
+    let bed = with_hosts().start();
     let Some(nginx) = nginx(&Nginx::shipped("auth_request.conf"), &bed) else { return };
     assert_asks(&bed, nginx.address());
 
