@@ -164,6 +164,9 @@ fn no_spelling_of_a_path_reaches_the_admins_part_without_an_admin() {
     }
 }
 
+/// A method, a host and a path, a token, and why the request is refused.
+type Case<'a> = (&'a str, &'a str, &'a str, Option<&'a str>, Option<(u16, &'a str)>);
+
 #[test]
 fn the_first_rule_that_matches_holds() {
     let rules = json!([
@@ -185,7 +188,6 @@ fn the_first_rule_that_matches_holds() {
     let fresh = with("auth_time", json!(harness::idp::now()));
     let stale = with("auth_time", json!(harness::idp::now() - 3_600));
 
-    type Case<'a> = (&'a str, &'a str, &'a str, Option<&'a str>, Option<(u16, &'a str)>);
     let cases: [Case<'_>; 25] = [
         ("GET", "a", "/videos/search", None, None),
         ("POST", "a", "/videos/search?q=x", None, None),
