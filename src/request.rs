@@ -544,18 +544,23 @@ fn admitted(
     match UserContext::assemble(&config.context, token.claims(), record) {
         Ok(context) => {
             let (permit, keep_token) = (Permit(()), facts.demand.forward_token);
-            let context =
-                shared.signed(&permit, token, context, &facts.reference.request_id, now);
+            let context = shared.signed(&permit, token, context, &facts.reference.request_id, now);
             facts.forward(&permit, &context, keep_token, shared)
         }
-        Err(ContextError::Claim) => Step::Deny(facts.denial(
-            Code::TokenMalformed,
-            Some("it lacks a claim that is required, or has one that no header can carry"),
-        )),
-        Err(ContextError::Record) => Step::Deny(facts.denial(
-            Code::UserLookupUnavailable,
-            Some("the user's record lacks a field that is required, or has one that no header can carry"),
-        )),
+        Err(error) => {
+            let (code, detail) = match (error, &config.user) {
+                (ContextError::Record, UserSource::Lookup(_)) => (
+                    Code::UserLookupUnavailable,
+                    "the user's record lacks a field that is required, or has one that no header can carry",
+                ),
+                // Where the claims are the record, nothing but the token is at fault.
+                (ContextError::Record, UserSource::Claims) | (ContextError::Claim, _) => (
+                    Code::TokenMalformed,
+                    "it lacks a claim that is required, or has one that no header can carry",
+                ),
+            };
+            Step::Deny(facts.denial(code, Some(detail)))
+        }
     }
 }
 
