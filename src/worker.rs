@@ -166,7 +166,7 @@ impl Worker {
             // Another worker's turn is over and nothing has come of it: its turn is ours.
             return self.ask_again(ended, now);
         };
-        let is_outage = self.is_outage(&ended.key, answer);
+        let is_outage = self.is_outage(&ended, answer, now);
         if let Some(circuit) = self.circuit(&ended.key, leg) {
             if is_outage {
                 circuit.failed(jitter, now);

@@ -516,6 +516,27 @@ fn a_token_lives_from_when_it_was_asked_for() {
 }
 
 #[test]
+fn a_token_that_is_over_by_the_time_it_comes_is_none() {
+    let mut config = exit_config();
+    config["service_tokens"]["mesh"]["client_credentials"]["timeout"] = json!("20s");
+    let mut flow = Flow::with(&config);
+    for _ in 0..5 {
+        let (stream, _) = send(&mut flow, "channels", &[]);
+        let call = flow.call();
+        flow.advance(Duration::from_secs(5));
+        let released = flow.answer(call.id, 200, &grant("t-1", 10));
+        assert_eq!(denied(&only(released, stream)), Code::ServiceTokenUnavailable);
+    }
+    let lines = flow.worker.take_log();
+    assert!(lines.iter().any(|(level, _)| *level == Level::Warn), "{lines:?}");
+    // Asking again and again brings nothing, so it is left alone for a while.
+    let (_, disposition) = send(&mut flow, "channels", &[]);
+    assert_eq!(denied(&disposition), Code::ServiceTokenUnavailable);
+    flow.tick();
+    flow.no_call();
+}
+
+#[test]
 fn an_answer_that_is_no_token_is_none_and_is_told_without_what_it_says() {
     let long = "x".repeat(8_193);
     let with = |name: &str, value: Value| {
