@@ -119,7 +119,6 @@ struct Facts {
     /// What takes those off that stay behind where the user's is forwarded: services'.
     others: Vec<Edit>,
     reference: Reference,
-    arrived: UnixTime,
     /// The service that proved to be the caller.
     service: Option<String>,
     /// The token by which it did.
@@ -155,7 +154,7 @@ pub fn begin(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> 
 
 /// Takes a request up that comes in.
 fn enter(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> Step {
-    let facts = Facts::of(head, shared, now);
+    let facts = Facts::of(head, shared);
     if let Some(published) = published_at(head, &shared.config) {
         return match head.value(":method") {
             Some(b"GET" | b"HEAD") => Step::Answer(published.reply()),
@@ -163,7 +162,7 @@ fn enter(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> Step
         };
     }
     match facts.demand.level {
-        Level::Anonymous => return without_user(facts, shared),
+        Level::Anonymous => return without_user(facts, shared, now),
         Level::Nobody => return facts.refuse(Code::PathRefused),
         Level::Optional | Level::User => {}
     }
@@ -217,7 +216,7 @@ fn present(
     let config = Rc::clone(&shared.config);
     let text = match (found, facts.demand.level) {
         (Ok(Some(text)), _) => text,
-        (Ok(None), Level::Optional | Level::Anonymous) => return without_user(facts, shared),
+        (Ok(None), Level::Optional | Level::Anonymous) => return without_user(facts, shared, now),
         (Ok(None), Level::User | Level::Nobody) => return facts.refuse(Code::TokenMissing),
         (Err(error), _) => return facts.refuse_token(error),
     };
@@ -518,7 +517,7 @@ fn admitted(
             let (permit, keep_token) = (Permit(()), facts.demand.forward_token);
             let context =
                 shared.signed(&permit, token, context, &facts.reference.request_id, now);
-            facts.forward(&permit, &context, keep_token, shared)
+            facts.forward(&permit, &context, keep_token, shared, now)
         }
         Err(ContextError::Claim) => Step::Deny(facts.denial(
             Code::TokenMalformed,
@@ -533,13 +532,13 @@ fn admitted(
 
 /// Lets a request go on for which no user speaks. A token that was not verified goes no further:
 /// the upstream might believe it.
-fn without_user(facts: Facts, shared: &Shared) -> Step {
+fn without_user(facts: Facts, shared: &Shared, now: UnixTime) -> Step {
     let context = UserContext::nobody(&shared.config.context);
-    facts.forward(&Permit(()), &context, false, shared)
+    facts.forward(&Permit(()), &context, false, shared, now)
 }
 
 impl Facts {
-    fn of(head: &Stripped, shared: &mut Shared, now: UnixTime) -> Self {
+    fn of(head: &Stripped, shared: &mut Shared) -> Self {
         let config = &shared.config;
         let demand = config.rules.demand(
             head.value(":method").unwrap_or_default(),
@@ -550,7 +549,7 @@ impl Facts {
         let removals = Removals::of(head, &places);
         let others = if demand.forward_token { of_services(head, config) } else { Vec::new() };
         let reference = Reference::of(head, shared);
-        Self { demand, removals, others, reference, arrived: now, service: None, proof: None }
+        Self { demand, removals, others, reference, service: None, proof: None }
     }
 
     fn forward(
@@ -559,8 +558,12 @@ impl Facts {
         context: &UserContext,
         keep_token: bool,
         shared: &Shared,
+        now: UnixTime,
     ) -> Step {
-        shared.tell_exit(&self.reference, context, self.arrived);
+        // What stands under its id could be another's, and would be restored for it.
+        if !shared.tell_exit(&self.reference, context, now) {
+            return self.refuse(Code::PropagationUnavailable);
+        }
         let mut edits = context_edits(permit, context);
         edits.extend(self.removals.alike);
         edits.extend(if keep_token { self.others } else { self.removals.read });

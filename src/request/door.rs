@@ -216,14 +216,14 @@ impl Door {
         // What a gateway signed counts whoever brings it, and the plain headers beside it do not.
         if let Some((token, text)) = self.signed {
             return match txn_token::context(&config.context, &token) {
-                Ok(context) => asserted(facts, &context, Some(text), shared),
+                Ok(context) => asserted(facts, &context, Some(text), shared, now),
                 Err(error) => facts.refuse_token(error),
             };
         }
         let said = AssertedContext::read(&config.context, &self.asserted);
         if caller.may_assert_user {
             return match said {
-                Ok(Some(context)) => asserted(facts, &context, None, shared),
+                Ok(Some(context)) => asserted(facts, &context, None, shared, now),
                 // It calls for itself, or leaves it to the user's own token.
                 Ok(None) => authenticate(self.user, facts, shared, now),
                 Err(_) => facts.refuse(Code::UntrustedPeer),
@@ -232,9 +232,11 @@ impl Door {
         match boundary.otherwise {
             Otherwise::Authenticate => authenticate(self.user, facts, shared, now),
             // A service may call for itself where services may.
-            Otherwise::Reject if facts.demand.service && said == Ok(None) => nobody(facts, shared),
+            Otherwise::Reject if facts.demand.service && said == Ok(None) => {
+                nobody(facts, shared, now)
+            }
             Otherwise::Reject => facts.refuse(Code::UntrustedPeer),
-            Otherwise::Strip => nobody(facts, shared),
+            Otherwise::Strip => nobody(facts, shared, now),
         }
     }
 }
@@ -250,14 +252,14 @@ fn authenticate(
             let stands_in = |id: ProviderId, _: &[u8]| places.contains(&id);
             present(facts, Ok(Some(Cow::Borrowed(&text))), &stands_in, shared, now)
         }
-        Ok(None) => nobody(facts, shared),
+        Ok(None) => nobody(facts, shared, now),
         Err(error) => facts.refuse_token(error),
     }
 }
 
-fn nobody(facts: Facts, shared: &Shared) -> Step {
+fn nobody(facts: Facts, shared: &Shared, now: UnixTime) -> Step {
     match facts.demand.level {
-        Level::Anonymous | Level::Optional => without_user(facts, shared),
+        Level::Anonymous | Level::Optional => without_user(facts, shared, now),
         Level::User | Level::Nobody => facts.refuse(Code::TokenMissing),
     }
 }
@@ -268,6 +270,7 @@ fn asserted(
     asserted: &AssertedContext,
     signed: Option<TxnToken>,
     shared: &Shared,
+    now: UnixTime,
 ) -> Step {
     let config = &shared.config;
     let record = asserted.record(&config.context);
@@ -284,5 +287,5 @@ fn asserted(
         None => context,
     };
     // The user's token, if there is one, was not verified here.
-    facts.forward(&Permit(()), &context, false, shared)
+    facts.forward(&Permit(()), &context, false, shared, now)
 }

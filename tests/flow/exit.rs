@@ -248,7 +248,12 @@ fn a_context_that_cannot_be_read_in_one_way_is_refused() {
 
 /// A worker at the door and one at the exit of a service, in one process.
 fn door_and_exit(data: &SharedData) -> (Flow, Flow) {
+    door_with(data, |_| ())
+}
+
+fn door_with(data: &SharedData, change: impl FnOnce(&mut Value)) -> (Flow, Flow) {
     let mut door = config();
+    change(&mut door);
     door["mode"] = json!("service");
     door["service"] = json!({"name": "videos-service"});
     door["boundary"] = json!({"peers": [{"spiffe_id": GATEWAY, "may_assert_user": true}]});
@@ -269,6 +274,10 @@ fn comes_in(door: &mut Flow, path: &str, headers: &[Header<'_>]) {
 
 fn with_id<'a>(headers: &[Header<'a>]) -> Vec<Header<'a>> {
     [&[ID], headers].concat()
+}
+
+fn under<'a>(id: &'a str, headers: &[Header<'a>]) -> Vec<Header<'a>> {
+    [&[("x-request-id", id.as_bytes())], headers].concat()
 }
 
 #[test]
@@ -368,6 +377,121 @@ fn an_id_of_two_requests_with_different_contexts_speaks_for_nobody() {
         let edits = forwarded(send(&mut exit, "plain", &[ID]).1);
         assert!(edits.contains(&set("x-user-id", "u-2002")));
     }
+}
+
+#[test]
+fn a_request_without_a_user_makes_an_id_that_a_users_has_nobodys_whichever_came_first() {
+    for user_first in [true, false] {
+        let (mut door, mut exit) = door_and_exit(&SharedData::default());
+        let order = if user_first { ["/x", "/healthz"] } else { ["/healthz", "/x"] };
+        for path in order {
+            let headers = if path == "/x" { with_id(&CONTEXT) } else { vec![ID] };
+            comes_in(&mut door, path, &headers);
+        }
+        let edits = told(&forwarded(send(&mut exit, "plain", &[ID]).1));
+        assert_eq!(edits, [set("x-service-name", "videos-service")]);
+        let (_, disposition) = send(&mut exit, "plain", &with_id(&CONTEXT));
+        assert_eq!(denied(&disposition), Code::ContextMismatch);
+    }
+}
+
+#[test]
+fn a_flood_of_requests_without_a_user_pushes_nothing_out() {
+    let (mut door, mut exit) = door_and_exit(&SharedData::default());
+    let ids: Vec<String> = (0..300).map(|number| format!("r-{number}")).collect();
+    let (known, ambiguous) = ids.split_at(150);
+    for id in &ids {
+        comes_in(&mut door, "/x", &under(id, &CONTEXT));
+    }
+    for id in ambiguous {
+        comes_in(&mut door, "/x", &under(id, &OTHERS_CONTEXT));
+    }
+    for number in 0..4_000 {
+        door.advance(MILLISECOND);
+        let id = format!("flood-{number}");
+        comes_in(&mut door, "/public", &under(&id, &[]));
+    }
+    exit.now = door.now;
+    for id in known {
+        forwarded(send(&mut exit, "plain", &under(id, &CONTEXT)).1);
+    }
+    for id in ambiguous {
+        comes_in(&mut door, "/x", &under(id, &CONTEXT));
+        let (_, disposition) = send(&mut exit, "plain", &under(id, &CONTEXT));
+        assert_eq!(denied(&disposition), Code::ContextMismatch, "{id}");
+    }
+}
+
+#[test]
+fn a_request_that_waited_does_not_undo_what_came_in_meanwhile() {
+    let data = SharedData::default();
+    let (mut door, mut exit) = door_with(&data, |config| {
+        config["user"]["lookup"]["timeout"] = json!("20s");
+    });
+    let gateway = std::mem::take(&mut door.hop);
+    let bearer = format!("Bearer {}", door.token());
+    let (stream, _, disposition) = door.send("/x", &[ID, ("authorization", bearer.as_bytes())]);
+    assert_eq!(disposition, Disposition::Pause);
+    let call = door.call();
+    door.advance(Duration::from_millis(1_500));
+    door.hop = gateway;
+    comes_in(&mut door, "/x", &with_id(&OTHERS_CONTEXT));
+    let record = crate::support::record().to_string();
+    forwarded(only(door.answer(call.id, 200, record.as_bytes()), stream));
+    // Nor for as long as either of them is remembered.
+    for wait in [Duration::ZERO, Duration::from_millis(59_999)] {
+        exit.now = door.now.after(wait);
+        for context in [&CONTEXT[..], &OTHERS_CONTEXT] {
+            let (_, disposition) = send(&mut exit, "plain", &with_id(context));
+            assert_eq!(denied(&disposition), Code::ContextMismatch);
+        }
+    }
+    let edits = told(&forwarded(send(&mut exit, "plain", &[ID]).1));
+    assert_eq!(edits, [set("x-service-name", "videos-service")]);
+}
+
+#[test]
+fn a_request_that_waited_is_remembered_for_a_minute_from_when_it_went_on() {
+    let data = SharedData::default();
+    let (mut door, mut exit) = door_with(&data, |config| {
+        config["user"]["lookup"]["timeout"] = json!("20s");
+    });
+    door.hop = Hop::default();
+    let bearer = format!("Bearer {}", door.token());
+    let (stream, _, _) = door.send("/x", &[ID, ("authorization", bearer.as_bytes())]);
+    let call = door.call();
+    door.advance(Duration::from_secs(15));
+    let record = crate::support::record().to_string();
+    forwarded(only(door.answer(call.id, 200, record.as_bytes()), stream));
+    exit.now = door.now.after(Duration::from_millis(59_999));
+    forwarded(send(&mut exit, "plain", &with_id(&CONTEXT)).1);
+}
+
+#[test]
+fn a_request_of_which_the_exit_cannot_be_told_is_refused() {
+    let data = SharedData::default();
+    let (mut door, mut exit) = door_and_exit(&data);
+    comes_in(&mut door, "/x", &with_id(&CONTEXT));
+    data.contend(true);
+    let _ = door.worker.take_log();
+    for _ in 0..2 {
+        for (path, context) in [("/x", &OTHERS_CONTEXT[..]), ("/healthz", &[])] {
+            let (_, _, disposition) = door.send(path, &with_id(context));
+            let Disposition::Deny(denial) = disposition else { panic!("{disposition:?}") };
+            assert_eq!(denial.code.name(), "propagation_unavailable");
+            assert_eq!(denial.code.status(), 503);
+        }
+    }
+    let lines = door.worker.take_log();
+    let warned = lines.iter().filter(|(level, _)| *level == Level::Warn).count();
+    assert_eq!(warned, 1, "{lines:?}");
+    // What was told before is still the one request's that is served.
+    let edits = told(&forwarded(send(&mut exit, "plain", &[ID]).1));
+    assert!(edits.starts_with(&whole_context()));
+    data.contend(false);
+    comes_in(&mut door, "/x", &with_id(&OTHERS_CONTEXT));
+    let (_, disposition) = send(&mut exit, "plain", &with_id(&OTHERS_CONTEXT));
+    assert_eq!(denied(&disposition), Code::ContextMismatch);
 }
 
 #[test]
