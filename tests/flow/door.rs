@@ -163,7 +163,7 @@ fn a_users_token_is_verified_here_where_nobody_vouches_for_the_user() {
 
 #[test]
 fn a_context_that_is_not_whole_or_not_clear_is_refused() {
-    let cases: [(&str, Vec<Header>); 9] = [
+    let cases: [(&str, Vec<Header>); 11] = [
         ("twice", vec![("x-user-id", b"u-1"), ("x-user-id", b"u-2"), ("x-user-role", b"USER")]),
         (
             "twice the same",
@@ -179,6 +179,8 @@ fn a_context_that_is_not_whole_or_not_clear_is_refused() {
         ("empty", vec![("x-user-id", b""), ("x-user-role", b"USER")]),
         ("not ASCII", vec![("x-user-id", b"u-\xff"), ("x-user-role", b"USER")]),
         ("with spaces around", vec![("x-user-id", b" u-1 "), ("x-user-role", b"USER")]),
+        ("with a tab at the end", vec![("x-user-id", b"u-1\t"), ("x-user-role", b"USER")]),
+        ("with a line's end", vec![("x-user-id", b"u\n1"), ("x-user-role", b"USER")]),
     ];
     for (name, headers) in cases {
         let mut flow = door(|_| ());

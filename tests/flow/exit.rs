@@ -331,6 +331,34 @@ fn context_that_is_made_at_the_door_is_told_like_one_that_is_accepted_there() {
     assert!(edits.starts_with(&whole_context()), "{edits:?}");
 }
 
+/// RFC 9110 section 5.5: a tab is as good as a space within a value.
+#[test]
+fn a_value_with_a_tab_in_it_arrives_as_it_is() {
+    let (mut door, mut exit) = door_and_exit(&SharedData::default());
+    let with_tab = [CONTEXT[0], CONTEXT[2], ("x-user-channel-id", &b"ch\t2001"[..])];
+    let expected = set("x-user-channel-id", "ch\t2001");
+    let asserted = door.send("/x", &with_id(&with_tab)).2;
+    assert!(forwarded(asserted).contains(&expected));
+    door.hop = Hop::default();
+    let bearer = format!("Bearer {}", door.token());
+    let headers = [("x-request-id", &b"r-2"[..]), ("authorization", bearer.as_bytes())];
+    let (stream, _, _) = door.send("/x", &headers);
+    let call = door.call();
+    let mut record = crate::support::record();
+    record["channelId"] = json!("ch\t2001");
+    let made = only(door.answer(call.id, 200, record.to_string().as_bytes()), stream);
+    assert!(forwarded(made).contains(&expected));
+    for id in ["r-1", "r-2"] {
+        for copied in [&with_tab[..], &[]] {
+            let (_, disposition) = send(&mut exit, "plain", &under(id, copied));
+            assert!(forwarded(disposition).contains(&expected));
+        }
+        let spaced = [CONTEXT[0], CONTEXT[2], ("x-user-channel-id", &b"ch 2001"[..])];
+        let (_, disposition) = send(&mut exit, "plain", &under(id, &spaced));
+        assert_eq!(denied(&disposition), Code::ContextMismatch);
+    }
+}
+
 #[test]
 fn a_service_cannot_speak_for_a_user_whom_it_does_not_serve() {
     let (mut door, mut exit) = door_and_exit(&SharedData::default());
