@@ -885,7 +885,7 @@ fn no_secret_prints() {
 }
 
 #[test]
-fn a_signed_context_goes_where_context_goes_unless_it_could_be_another_requests() {
+fn a_signed_context_goes_where_context_goes() {
     let signed = [("txn-token", &b"ey.ey.sig"[..])];
     let arrives = |flow: &mut Flow, cluster: &str| {
         let edits = forwarded(send(flow, cluster, &signed).1);
@@ -900,8 +900,56 @@ fn a_signed_context_goes_where_context_goes_unless_it_could_be_another_requests(
     for headers in [&twice[..], &[("txn_token", &b"a"[..])]] {
         assert_eq!(denied(&send(&mut flow, "plain", headers).1), Code::UntrustedPeer);
     }
-    let mut config = exit_config();
-    config["sharing"] = json!({"key": "sixteen random bytes"});
-    config["propagation"] = json!({"by_request_id": true});
-    assert!(!arrives(&mut Flow::with(&config), "plain"));
+}
+
+#[test]
+fn a_signed_context_is_held_against_what_the_service_was_told() {
+    let (mut door, mut exit) = door_and_exit(&SharedData::default());
+    comes_in(&mut door, "/x", &with_id(&CONTEXT[..3]));
+    let told_context =
+        json!({"x-user-id": "u-1001", "x-user-clerk-id": "user_2abc", "x-user-role": "USER"});
+    let with = |name: &str, value: Value| {
+        let mut tctx = told_context.clone();
+        tctx[name] = value;
+        tctx
+    };
+    let token = |tctx: &Value| {
+        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let header = json!({"typ": "txntoken+jwt", "alg": "EdDSA", "kid": "g1"});
+        format!("{}.{}.c2ln", part(header), part(json!({"tctx": tctx})))
+    };
+    let right = token(&told_context);
+    // Which headers the service copies beside it is of no matter.
+    for copied in [&CONTEXT[..0], &CONTEXT[..3]] {
+        let headers = [&with_id(copied)[..], &[("txn-token", right.as_bytes())]].concat();
+        let edits = told(&forwarded(send(&mut exit, "plain", &headers).1));
+        assert!(edits.contains(&set("txn-token", &right)));
+        assert!(edits.starts_with(&whole_context()[..3]), "{edits:?}");
+        let elsewhere = told(&forwarded(send(&mut exit, "nobody", &headers).1));
+        assert_eq!(elsewhere, []);
+    }
+    for (name, text) in [
+        ("another user", token(&with("x-user-id", json!("u-2002")))),
+        ("another role", token(&with("x-user-role", json!("ADMIN")))),
+        ("more than was told", token(&with("x-user-channel-id", json!("ch-2001")))),
+        ("more than is known here", token(&with("x-tenant", json!("t-2")))),
+        ("less", token(&json!({"x-user-id": "u-1001"}))),
+        ("nothing", token(&json!({}))),
+        ("no text", token(&with("x-user-id", json!(["u-1001"])))),
+        ("not readable", "ey.ey.sig".to_owned()),
+        ("too long to look at", format!("{right}{}", "A".repeat(8_192))),
+    ] {
+        for copied in [&CONTEXT[..0], &CONTEXT[..3]] {
+            let headers = [&with_id(copied)[..], &[("txn-token", text.as_bytes())]].concat();
+            let (_, disposition) = send(&mut exit, "plain", &headers);
+            assert_eq!(denied(&disposition), Code::ContextMismatch, "{name}");
+        }
+    }
+    let alone = [("txn-token", right.as_bytes())];
+    let others = [("x-request-id", &b"r-2"[..]), alone[0]];
+    for headers in [&alone[..], &others] {
+        assert_eq!(denied(&send(&mut exit, "plain", headers).1), Code::ContextMismatch);
+    }
+    let twice = [ID, alone[0], alone[0]];
+    assert_eq!(denied(&send(&mut exit, "plain", &twice).1), Code::UntrustedPeer);
 }
