@@ -28,7 +28,7 @@ use crate::callout::CallKey;
 use crate::config::{Config, Mode, Places, Provider, TokenKind, UserSource};
 use crate::context::{ContextError, UserContext, texts};
 use crate::denial::{Code, Denial, Reply};
-use crate::headers::{Edit, Stripped, context_edits};
+use crate::headers::{Edit, Field, Stripped, canonical, context_edits};
 use crate::jwks::cache::Keys;
 use crate::rules::{Demand, Lacking, Level};
 use crate::time::UnixTime;
@@ -129,8 +129,8 @@ struct Facts {
 #[derive(Debug)]
 pub(crate) struct Reference {
     request_id: String,
-    /// Whether the upstream is to be told the id: the client sent none, or a bad one.
-    is_new: bool,
+    /// What leaves the upstream this id and no other.
+    edits: Vec<Edit>,
     grpc: bool,
 }
 
@@ -570,7 +570,7 @@ impl Facts {
         if let Some(service) = self.service {
             edits.push(Edit::Set(SERVICE_NAME.to_owned(), service.into_bytes()));
         }
-        edits.extend(self.reference.into_edit());
+        edits.extend(self.reference.into_edits());
         Step::Forward(edits)
     }
 
@@ -603,12 +603,11 @@ impl Facts {
 
 impl Reference {
     fn of(head: &Stripped, shared: &mut Shared) -> Self {
-        let sent = head.value("x-request-id").and_then(request_id);
-        let is_new = sent.is_none();
+        let (request_id, edits) = one_request_id(head, shared);
         let grpc = head.value("content-type").is_some_and(|kind| {
             kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
         });
-        Self { request_id: sent.unwrap_or_else(|| shared.new_request_id()), is_new, grpc }
+        Self { request_id, edits, grpc }
     }
 
     /// The id.
@@ -616,15 +615,36 @@ impl Reference {
         &self.request_id
     }
 
-    /// What tells the upstream the id, where it is not told already.
-    fn into_edit(self) -> Option<Edit> {
-        self.is_new.then(|| Edit::Set("x-request-id".to_owned(), self.request_id.into_bytes()))
+    fn into_edits(self) -> Vec<Edit> {
+        self.edits
     }
 
     fn denial(self, code: Code, detail: Option<&'static str>) -> Denial {
         Denial { code, detail, request_id: self.request_id, grpc: self.grpc }
     }
 }
+
+/// The request's id, new where it has none or a bad one, and what takes others off: by the one that the
+/// service reads, the exit knows whose request it serves.
+fn one_request_id(head: &Stripped, shared: &mut Shared) -> (String, Vec<Edit>) {
+    let alike = |field: &&Field| {
+        field.name.len() == REQUEST_ID.len() && canonical(&field.name) == REQUEST_ID
+    };
+    let (ids, others): (Vec<&Field>, Vec<&Field>) =
+        head.fields().filter(alike).partition(|field| field.name == REQUEST_ID);
+    let mut edits: Vec<Edit> =
+        others.into_iter().map(|field| Edit::Remove(field.name.clone())).collect();
+    let sent = ids.first().and_then(|field| request_id(&field.value));
+    let is_told = sent.is_some() && ids.len() == 1;
+    let id = sent.unwrap_or_else(|| shared.new_request_id());
+    if !is_told {
+        edits.push(Edit::Set(REQUEST_ID.to_owned(), id.clone().into_bytes()));
+    }
+    (id, edits)
+}
+
+/// The header that names a request.
+pub(crate) const REQUEST_ID: &str = "x-request-id";
 
 /// Longest request id that is taken from a client, in bytes: three UUIDs.
 const MAX_REQUEST_ID_BYTES: usize = 128;

@@ -22,6 +22,7 @@ use crate::board::MIN_KEY_BYTES;
 use crate::boundary::SERVICE_NAME;
 use crate::boundary::txn_token::TXN_TOKEN;
 use crate::headers::{ManagedHeaders, canonical};
+use crate::request::REQUEST_ID;
 use crate::rules::{PathMatch, Requirement, Rule, Rules};
 use crate::signature::Preference;
 use boundary::check_boundary;
@@ -327,7 +328,8 @@ fn check_context(
         ));
     }
     let managed = ManagedHeaders::new(headers.iter().map(|header| &header.name).chain(own));
-    let tokens = token_headers.iter().map(String::as_str).chain(["authorization", "cookie"]);
+    let tokens =
+        token_headers.iter().map(String::as_str).chain(["authorization", "cookie", REQUEST_ID]);
     Some(Context {
         headers,
         forward_token: forward_token.unwrap_or(false),
@@ -392,7 +394,7 @@ fn context_header_name(name: &str, at: &At<'_>) -> Option<HeaderName> {
         "keep-alive",
         "authorization",
         "cookie",
-        "x-request-id",
+        REQUEST_ID,
         "x-forwarded-client-cert",
         SERVICE_NAME,
         TXN_TOKEN,

@@ -102,7 +102,7 @@ struct Departure {
 impl Departure {
     fn go(self) -> Step {
         let Self { reference, mut edits } = self;
-        edits.extend(reference.into_edit());
+        edits.extend(reference.into_edits());
         Step::Forward(edits)
     }
 }
