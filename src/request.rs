@@ -461,6 +461,8 @@ fn find_user(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixT
     let config = Rc::clone(&shared.config);
     let lookup = match &config.user {
         UserSource::Lookup(lookup) => lookup,
+        // Nobody's token is looked at there.
+        UserSource::Unsaid => return facts.refuse(Code::InternalError),
         UserSource::Claims => {
             let record = UserRecord::new(token.claims().members().clone());
             return admitted(facts, &token, &record, shared, now);

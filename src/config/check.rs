@@ -81,9 +81,9 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         Some(Mode::Egress(_)) => false,
         None => !matches!(word, Some(ModeWord::Egress)),
     };
-    // Where no user is looked up, nothing need be said of how.
+    // Where only hops say who the user is, nothing need be said of tokens.
     let user = match user {
-        None if !authenticates => Some(UserSource::Claims),
+        None if !authenticates => Some(UserSource::Unsaid),
         user => check_user(user, &at.field("user"), env),
     };
     let at_txn_token = at.field("txn_token");

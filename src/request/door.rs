@@ -9,7 +9,7 @@ use super::{AwaitKeys, Facts, Goal, Permit, Step, is_of_kind, of_kind, present, 
 use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::{self, TxnToken};
 use crate::boundary::{AssertedContext, Distrust, Peer, identify};
-use crate::config::{Boundary, Config, Mode, Otherwise, TokenKind};
+use crate::config::{Boundary, Config, Mode, Otherwise, TokenKind, UserSource};
 use crate::context::{UserContext, texts};
 use crate::denial::Code;
 use crate::headers::{Field, Stripped};
@@ -224,7 +224,9 @@ impl Door {
         if caller.may_assert_user {
             return match said {
                 Ok(Some(context)) => asserted(facts, &context, None, shared, now),
-                // It calls for itself, or leaves it to the user's own token.
+                // It calls for itself, or leaves it to the user's own token: which says nothing where the
+                // config does not say where users' roles come from.
+                Ok(None) if matches!(config.user, UserSource::Unsaid) => nobody(facts, shared, now),
                 Ok(None) => authenticate(self.user, facts, shared, now),
                 Err(_) => facts.refuse(Code::UntrustedPeer),
             };
