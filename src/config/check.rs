@@ -24,6 +24,7 @@ use crate::board::MIN_KEY_BYTES;
 use crate::boundary::SERVICE_NAME;
 use crate::boundary::txn_token::TXN_TOKEN;
 use crate::headers::{ManagedHeaders, canonical};
+use crate::request::REQUEST_ID;
 use crate::signature::Preference;
 use authz::check_authz;
 use boundary::check_boundary;
@@ -67,9 +68,9 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         Some(Mode::Egress(_)) => false,
         None => !matches!(word, Some(ModeWord::Egress)),
     };
-    // Where no user is looked up, nothing need be said of how.
+    // Where only hops say who the user is, nothing need be said of tokens.
     let user = match user {
-        None if !authenticates => Some(UserSource::Claims),
+        None if !authenticates => Some(UserSource::Unsaid),
         user => check_user(user, &at.field("user"), env),
     };
     let at_txn_token = at.field("txn_token");
@@ -357,7 +358,8 @@ fn check_context(
         ));
     }
     let managed = ManagedHeaders::new(headers.iter().map(|header| &header.name).chain(own));
-    let tokens = token_headers.iter().map(String::as_str).chain(["authorization", "cookie"]);
+    let tokens =
+        token_headers.iter().map(String::as_str).chain(["authorization", "cookie", REQUEST_ID]);
     Some(Context {
         headers,
         forward_token: forward_token.unwrap_or(false),
@@ -422,7 +424,7 @@ fn context_header_name(name: &str, at: &At<'_>) -> Option<HeaderName> {
         "keep-alive",
         "authorization",
         "cookie",
-        "x-request-id",
+        REQUEST_ID,
         "x-forwarded-client-cert",
         SERVICE_NAME,
         TXN_TOKEN,
