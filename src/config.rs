@@ -472,6 +472,8 @@ pub struct FromHeader {
 /// Where the user's record comes from.
 #[derive(Debug)]
 pub enum UserSource {
+    /// That is not said: no user's token is looked at.
+    Unsaid,
     /// The token's own claims are the record.
     Claims,
     /// A service is asked.
@@ -484,7 +486,7 @@ impl UserSource {
     pub fn lookup(&self) -> Option<&Lookup> {
         match self {
             Self::Lookup(lookup) => Some(lookup),
-            Self::Claims => None,
+            Self::Claims | Self::Unsaid => None,
         }
     }
 }

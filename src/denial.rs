@@ -66,6 +66,8 @@ pub enum Code {
     UserLookupUnavailable,
     /// The service's own token cannot be had.
     ServiceTokenUnavailable,
+    /// The service's exit cannot be told of the request.
+    PropagationUnavailable,
     /// The path can be read in too many ways.
     PathRefused,
     /// It cannot be told what request another proxy asks about.
@@ -80,7 +82,7 @@ pub enum Code {
 
 impl Code {
     /// Every code there is.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::TokenMissing,
         Self::TokenMalformed,
         Self::AlgorithmNotAllowed,
@@ -109,6 +111,7 @@ impl Code {
         Self::RevocationUnavailable,
         Self::UserLookupUnavailable,
         Self::ServiceTokenUnavailable,
+        Self::PropagationUnavailable,
         Self::PathRefused,
         Self::CheckRefused,
         Self::MethodNotAllowed,
@@ -148,6 +151,7 @@ impl Code {
             Self::RevocationUnavailable => Row("revocation_unavailable", 503, TryLater, "it cannot be known at present whether the token is revoked"),
             Self::UserLookupUnavailable => Row("user_lookup_unavailable", 503, TryLater, "the user cannot be looked up at present"),
             Self::ServiceTokenUnavailable => Row("service_token_unavailable", 503, TryLater, "the service's own token cannot be had at present"),
+            Self::PropagationUnavailable => Row("propagation_unavailable", 503, TryLater, "it cannot be noted at present whom the request is for"),
             Self::PathRefused => Row("path_refused", 400, None, "the path can be read in too many ways"),
             Self::CheckRefused => Row("check_refused", 403, None, "the request that is asked about cannot be told"),
             Self::MethodNotAllowed => Row("method_not_allowed", 405, OnlyRead, "this path is only read"),

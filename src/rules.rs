@@ -317,8 +317,8 @@ mod tests {
         Grants { roles, permissions: &[], claims: None, clock_skew: Duration::ZERO }
     }
 
-    fn admit(rules: &Rules, demand: &Demand, roles: &[String]) -> Result<(), Lacking> {
-        rules.admit(demand, &grants(roles), UnixTime::from_secs(0))
+    fn admit(rules: &Rules, demand: &Demand, own: &[String]) -> Result<(), Lacking> {
+        rules.admit(demand, &grants(own), UnixTime::from_secs(0))
     }
 
     #[test]
@@ -489,7 +489,7 @@ mod tests {
             "/public/\u{20ac}",
             "/users/a%20b/avatar",
         ] {
-            let demand = demand(&rules, "GET", "a", &target);
+            let demand = demand(&rules, "GET", "a", target);
             assert_eq!(demand.level, Level::Anonymous, "{target}");
         }
     }

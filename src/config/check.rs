@@ -24,6 +24,7 @@ use crate::board::MIN_KEY_BYTES;
 use crate::boundary::SERVICE_NAME;
 use crate::boundary::txn_token::TXN_TOKEN;
 use crate::headers::{ManagedHeaders, canonical};
+use crate::request::REQUEST_ID;
 use crate::signature::Preference;
 use authz::check_authz;
 use boundary::check_boundary;
@@ -59,40 +60,17 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         limits,
     } = raw;
 
-    let at_providers = at.field("providers");
-    let (mode, providers) = match word {
-        Some(ModeWord::Egress) => {
-            let raw = RawEgress { service, providers, destinations, service_tokens };
-            let egress = check_egress(raw, at, env);
-            (egress.map(|egress| Mode::Egress(Box::new(egress))), Some(Vec::new()))
-        }
-        Some(ModeWord::Service) => {
-            let providers = check_providers(providers, &at_providers, env);
-            let boundary = check_boundary(service, boundary, providers.as_deref(), at);
-            (boundary.map(|boundary| Mode::Service(Box::new(boundary))), providers)
-        }
-        Some(ModeWord::Gateway) => {
-            let providers = check_providers(providers, &at_providers, env);
-            check_user_tokens_only(providers.as_deref(), "gateway", &at_providers);
-            (Some(Mode::Gateway), providers)
-        }
-        Some(ModeWord::Authz) => {
-            let providers = check_providers(providers, &at_providers, env);
-            check_user_tokens_only(providers.as_deref(), "authz", &at_providers);
-            let authz = check_authz(authz.unwrap_or_default(), &at.field("authz"));
-            (authz.map(|authz| Mode::Authz(Box::new(authz))), providers)
-        }
-        None => (None, check_providers(providers, &at_providers, env)),
-    };
+    let place = RawPlace { service, boundary, providers, destinations, service_tokens, authz };
+    let (mode, providers) = check_place(word, place, at, env);
     let authenticates = match &mode {
         Some(Mode::Service(boundary)) => boundary.otherwise == Otherwise::Authenticate,
         Some(Mode::Gateway | Mode::Authz(_)) => true,
         Some(Mode::Egress(_)) => false,
         None => !matches!(word, Some(ModeWord::Egress)),
     };
-    // Where no user is looked up, nothing need be said of how.
+    // Where only hops say who the user is, nothing need be said of tokens.
     let user = match user {
-        None if !authenticates => Some(UserSource::Claims),
+        None if !authenticates => Some(UserSource::Unsaid),
         user => check_user(user, &at.field("user"), env),
     };
     let at_txn_token = at.field("txn_token");
@@ -148,41 +126,71 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
     })
 }
 
+/// What says where in the mesh a filter stands, and whose tokens count there.
+struct RawPlace {
+    service: Option<raw::Service>,
+    boundary: Option<raw::Boundary>,
+    providers: Option<BTreeMap<String, raw::Provider>>,
+    destinations: Option<Vec<raw::Destination>>,
+    service_tokens: Option<BTreeMap<String, raw::OwnToken>>,
+    authz: Option<raw::Authz>,
+}
+
+fn check_place(
+    word: Option<ModeWord>,
+    raw: RawPlace,
+    at: &At<'_>,
+    env: Environment<'_>,
+) -> (Option<Mode>, Option<Vec<Provider>>) {
+    let RawPlace { service, boundary, providers, destinations, service_tokens, authz } = raw;
+    let at_providers = at.field("providers");
+    match word {
+        Some(ModeWord::Egress) => {
+            let raw = RawEgress { service, providers, destinations, service_tokens };
+            let egress = check_egress(raw, at, env);
+            (egress.map(|egress| Mode::Egress(Box::new(egress))), Some(Vec::new()))
+        }
+        Some(ModeWord::Service) => {
+            let providers = check_providers(providers, &at_providers, env);
+            let boundary = check_boundary(service, boundary, providers.as_deref(), at);
+            (boundary.map(|boundary| Mode::Service(Box::new(boundary))), providers)
+        }
+        Some(ModeWord::Gateway) => {
+            let providers = check_providers(providers, &at_providers, env);
+            check_user_tokens_only(providers.as_deref(), "gateway", &at_providers);
+            (Some(Mode::Gateway), providers)
+        }
+        Some(ModeWord::Authz) => {
+            let providers = check_providers(providers, &at_providers, env);
+            check_user_tokens_only(providers.as_deref(), "authz", &at_providers);
+            let authz = check_authz(authz.unwrap_or_default(), &at.field("authz"));
+            (authz.map(|authz| Mode::Authz(Box::new(authz))), providers)
+        }
+        None => (None, check_providers(providers, &at_providers, env)),
+    }
+}
+
 fn refuse_fields_of_other_modes(mode: ModeWord, raw: &raw::Config, at: &At<'_>) {
-    let foreign: &[(&str, bool)] = match mode {
-        ModeWord::Gateway => &[
-            ("service", raw.service.is_some()),
-            ("boundary", raw.boundary.is_some()),
-            ("destinations", raw.destinations.is_some()),
-            ("service_tokens", raw.service_tokens.is_some()),
-            ("propagation", raw.propagation.is_some()),
-            ("authz", raw.authz.is_some()),
-        ],
-        ModeWord::Authz => &[
-            ("service", raw.service.is_some()),
-            ("boundary", raw.boundary.is_some()),
-            ("destinations", raw.destinations.is_some()),
-            ("service_tokens", raw.service_tokens.is_some()),
-            ("propagation", raw.propagation.is_some()),
-        ],
-        ModeWord::Service => &[
-            ("authz", raw.authz.is_some()),
-            ("destinations", raw.destinations.is_some()),
-            ("service_tokens", raw.service_tokens.is_some()),
-        ],
-        ModeWord::Egress => &[
-            ("authz", raw.authz.is_some()),
-            ("boundary", raw.boundary.is_some()),
-            ("txn_token", raw.txn_token.is_some()),
-            ("user", raw.user.is_some()),
-            ("revocation", raw.revocation.is_some()),
-            ("rules", raw.rules.is_some()),
-            ("crypto", raw.crypto.is_some()),
-        ],
-    };
-    for (name, _) in foreign.iter().filter(|(_, there)| *there) {
-        let mode = mode.name();
-        at.field(name).problem::<()>(format!("has no use with `mode: {mode}`, remove it"));
+    use ModeWord::{Authz, Egress, Gateway, Service};
+    // Which modes have a use for a field. `txn_token` at a service's door has a remedy of its own.
+    let fields: [(&str, bool, &[ModeWord]); 11] = [
+        ("service", raw.service.is_some(), &[Service, Egress]),
+        ("boundary", raw.boundary.is_some(), &[Service]),
+        ("destinations", raw.destinations.is_some(), &[Egress]),
+        ("service_tokens", raw.service_tokens.is_some(), &[Egress]),
+        ("propagation", raw.propagation.is_some(), &[Service, Egress]),
+        ("authz", raw.authz.is_some(), &[Authz]),
+        ("txn_token", raw.txn_token.is_some(), &[Gateway, Service, Authz]),
+        ("user", raw.user.is_some(), &[Gateway, Service, Authz]),
+        ("revocation", raw.revocation.is_some(), &[Gateway, Service, Authz]),
+        ("rules", raw.rules.is_some(), &[Gateway, Service, Authz]),
+        ("crypto", raw.crypto.is_some(), &[Gateway, Service, Authz]),
+    ];
+    for (name, _, modes) in fields.into_iter().filter(|(_, there, _)| *there) {
+        if !modes.contains(&mode) {
+            let mode = mode.name();
+            at.field(name).problem::<()>(format!("has no use with `mode: {mode}`, remove it"));
+        }
     }
 }
 
@@ -200,7 +208,7 @@ fn check_token_headers(providers: &[Provider], managed: &ManagedHeaders, at: &At
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum ModeWord {
     Gateway,
     Service,
@@ -350,7 +358,8 @@ fn check_context(
         ));
     }
     let managed = ManagedHeaders::new(headers.iter().map(|header| &header.name).chain(own));
-    let tokens = token_headers.iter().map(String::as_str).chain(["authorization", "cookie"]);
+    let tokens =
+        token_headers.iter().map(String::as_str).chain(["authorization", "cookie", REQUEST_ID]);
     Some(Context {
         headers,
         forward_token: forward_token.unwrap_or(false),
@@ -415,7 +424,7 @@ fn context_header_name(name: &str, at: &At<'_>) -> Option<HeaderName> {
         "keep-alive",
         "authorization",
         "cookie",
-        "x-request-id",
+        REQUEST_ID,
         "x-forwarded-client-cert",
         SERVICE_NAME,
         TXN_TOKEN,

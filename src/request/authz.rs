@@ -39,9 +39,8 @@ impl Asked {
         let uris = values(head, &authz.original_uri);
         let mut methods = values(head, &authz.original_method);
         let mut hosts = values(head, &authz.original_host);
-        if !(uris.is_empty() && methods.is_empty() && hosts.is_empty())
-            && !authz.peers.iter().any(|peer| is(peer, hop))
-        {
+        let is_told = [&uris, &methods, &hosts].into_iter().any(|values| !values.is_empty());
+        if is_told && !authz.peers.iter().any(|peer| is(peer, hop)) {
             let why = "only `authz.peers` may say by headers which request they ask about";
             return Err(Unclear(Code::UntrustedPeer, why));
         }
@@ -87,11 +86,11 @@ impl Asked {
 }
 
 fn values(head: &Stripped, names: &[HeaderName]) -> Vec<Vec<u8>> {
-    let named = |name: &HeaderName| {
-        let own = name.as_str().to_owned();
-        head.fields().filter(move |field| field.name == own).map(|field| field.value.clone())
+    let of = |name: &HeaderName| {
+        let name = name.as_str().to_owned();
+        head.fields().filter(move |field| field.name == name).map(|field| field.value.clone())
     };
-    names.iter().flat_map(named).collect()
+    names.iter().flat_map(of).collect()
 }
 
 fn is(peer: &AuthzPeer, hop: &Hop) -> bool {

@@ -10,7 +10,7 @@ use super::{AwaitKeys, Facts, Goal, Permit, Step, is_of_kind, of_kind, present, 
 use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::{self, TxnToken};
 use crate::boundary::{AssertedContext, Distrust, Peer, identify};
-use crate::config::{Boundary, Config, Mode, Otherwise, TokenKind};
+use crate::config::{Boundary, Config, Mode, Otherwise, TokenKind, UserSource};
 use crate::context::{UserContext, texts};
 use crate::denial::Code;
 use crate::headers::{Field, Stripped};
@@ -225,7 +225,9 @@ impl Door {
         if caller.may_assert_user {
             return match said {
                 Ok(Some(context)) => asserted(facts, &context, None, shared, now),
-                // It calls for itself, or leaves it to the user's own token.
+                // It calls for itself, or leaves it to the user's own token: which says nothing where the
+                // config does not say where users' roles come from.
+                Ok(None) if matches!(config.user, UserSource::Unsaid) => nobody(facts, shared, now),
                 Ok(None) => authenticate(self.user, facts, shared, now),
                 Err(_) => facts.refuse(Code::UntrustedPeer),
             };
@@ -233,9 +235,11 @@ impl Door {
         match boundary.otherwise {
             Otherwise::Authenticate => authenticate(self.user, facts, shared, now),
             // A service may call for itself where services may.
-            Otherwise::Reject if facts.demand.service && said == Ok(None) => nobody(facts, shared),
+            Otherwise::Reject if facts.demand.service && said == Ok(None) => {
+                nobody(facts, shared, now)
+            }
             Otherwise::Reject => facts.refuse(Code::UntrustedPeer),
-            Otherwise::Strip => nobody(facts, shared),
+            Otherwise::Strip => nobody(facts, shared, now),
         }
     }
 }
@@ -251,14 +255,14 @@ fn authenticate(
             let stands_in = |id: ProviderId, _: &[u8]| places.contains(&id);
             present(facts, Ok(Some(Cow::Borrowed(&text))), &stands_in, shared, now)
         }
-        Ok(None) => nobody(facts, shared),
+        Ok(None) => nobody(facts, shared, now),
         Err(error) => facts.refuse_token(error),
     }
 }
 
-fn nobody(facts: Facts, shared: &Shared) -> Step {
+fn nobody(facts: Facts, shared: &Shared, now: UnixTime) -> Step {
     match facts.demand.level {
-        Level::Anonymous | Level::Optional => without_user(facts, shared),
+        Level::Anonymous | Level::Optional => without_user(facts, shared, now),
         Level::User | Level::Nobody => facts.refuse(Code::TokenMissing),
     }
 }
@@ -290,5 +294,5 @@ fn asserted(
         None => context,
     };
     // The user's token, if there is one, was not verified here.
-    facts.forward(&Permit(()), &context, false, shared)
+    facts.forward(&Permit(()), &context, false, shared, now)
 }

@@ -25,6 +25,7 @@ mod mesh;
 mod providers;
 mod redis;
 mod revocation;
+mod rules;
 mod sharing;
 mod soak;
 mod support;

@@ -246,7 +246,7 @@ fn refusals_are_refusals_for_grpc_too() {
         // Even where the rules ask for nothing: Envoy says 200 to gRPC, whatever is meant.
         let disposition = flow.send("/healthz", &[("content-type", kind.as_bytes())]).2;
         assert_eq!(denied(&disposition), Code::CheckRefused, "{kind}");
-        let Disposition::Deny(denial) = disposition else { unreachable!() };
+        let Disposition::Deny(denial) = disposition else { panic!("not denied") };
         let reply = denial.reply();
         assert_eq!((reply.status, reply.grpc_status), (403, None), "{kind}");
     }
