@@ -1,4 +1,4 @@
-//! The shared auth service, and the proxies that ask it: Envoy's ext_authz, nginx's auth_request, and what Traefik and
+//! The shared auth service, and the proxies that ask it: Envoy's `ext_authz`, nginx's `auth_request`, and what Traefik and
 //! ingress-nginx send. Whoever asks takes 2xx for a yes, so no refusal may be one, whatever was sent.
 
 use std::io::{Read, Write};
@@ -79,7 +79,6 @@ fn no_way_of_asking_turns_a_refusal_into_a_yes() {
         assert_yes(&request.bearer(&token).send(), USER);
     }
     let ask = |path: &str| bed.get(path);
-    let waiting = "x".repeat(100_000);
     for (what, request) in [
         ("a method of nobody's", ask("/healthz").method("FOO")),
         (
@@ -89,7 +88,7 @@ fn no_way_of_asking_turns_a_refusal_into_a_yes() {
                 .header("Origin", "https://a.example")
                 .header("Access-Control-Request-Method", "GET"),
         ),
-        ("a body", ask("/api/comments").method("POST").body(waiting.as_str())),
+        ("a body", ask("/api/comments").method("POST").body("x".repeat(100_000))),
         (
             "a chunked body",
             ask("/api/comments")
@@ -164,12 +163,15 @@ fn no_way_of_asking_turns_a_refusal_into_a_yes() {
     assert_eq!(raw(bed.envoy.address(), asked.as_bytes()), "HTTP/1.0 200 OK");
     assert_eq!(reached(&bed), 0);
     bed.no_traps();
+}
 
-    // A user who is waited for, and a body that comes meanwhile.
+#[test]
+fn a_body_waits_with_its_head() {
     let bed = authz().filter_config(patient_lookup).start();
     bed.users.behave(Behavior::Hold);
     let nobody = bed.idp.token(harness::idp::seed_claims("user_2none"));
-    let held = bed.get("/api/comments").method("POST").bearer(&nobody).body(waiting).begin();
+    let held =
+        bed.get("/api/comments").method("POST").bearer(&nobody).body("x".repeat(100_000)).begin();
     bed.users.wait_for_requests(1, crate::support::LONG);
     bed.users.release();
     assert_denied(&held.finish(), 403, "user_unknown");
@@ -317,7 +319,7 @@ fn what_comes_past_the_module_is_refused() {
     assert_eq!(reached(&bed), 2, "what other tests look at to see that it is not reached");
 }
 
-/// Asks as Traefik's ForwardAuth does.
+/// Asks as Traefik's `ForwardAuth` does.
 fn traefik(bed: &Testbed, method: &str, uri: &str) -> Request {
     bed.get("/")
         .header("X-Forwarded-For", "203.0.113.7")
@@ -498,7 +500,7 @@ fn assert_asks(bed: &Testbed, proxy: SocketAddr) {
                     match challenge {
                         None => assert_eq!(sent, None, "{what}"),
                         Some(challenge) => {
-                            assert!(sent.unwrap_or_default().contains(challenge), "{what}")
+                            assert!(sent.unwrap_or_default().contains(challenge), "{what}");
                         }
                     }
                     assert_eq!(response.header("x-user-id"), None, "{what}");
@@ -595,7 +597,9 @@ fn ext_authz_lets_nothing_through_while_there_is_no_answer() {
     let request = Request::get(edge.address(), "/api/comments").bearer(&user_token(&bed));
     // The users service is down: Envoy has its own words for that.
     bed.users.behave(Behavior::Status(500));
-    assert_eq!(request.send().status, 503);
+    let response = request.send();
+    assert_eq!((response.status, response.header("retry-after")), (503, None), "{response:?}");
+    assert_eq!(response.text(), "");
     // No answer in time.
     bed.users.behave(Behavior::Hold);
     assert_eq!(request.send().status, 503);

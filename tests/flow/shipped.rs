@@ -122,3 +122,19 @@ fn every_config_in_the_documents_is_accepted() {
     }
     assert!(found >= 3, "found {found} configs");
 }
+
+#[test]
+fn those_who_ask_pass_every_context_header_of_the_auth_service_on() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("envoy");
+    let service = documents(&fs::read_to_string(root.join("authz.yaml")).unwrap());
+    let context = filter_configs(&service[0])[0]["context"]["headers"].as_object().unwrap();
+    assert!(context.len() >= 4, "{context:?}");
+    let nginx = fs::read_to_string(root.join("nginx/auth_request.conf")).unwrap().to_lowercase();
+    let client = fs::read_to_string(root.join("authz-client.yaml")).unwrap();
+    for name in context.keys() {
+        let variable = name.replace('-', "_");
+        assert!(nginx.contains(&format!("proxy_set_header {name} ")), "nginx: {name}");
+        assert!(nginx.contains(&format!("$upstream_http_{variable};")), "nginx: {name}");
+        assert!(client.contains(&format!("- exact: {name}\n")), "ext_authz: {name}");
+    }
+}
