@@ -26,4 +26,6 @@ mod redis;
 mod revocation;
 mod sharing;
 mod soak;
+mod strategies;
 mod support;
+mod txn_token;
