@@ -27,4 +27,6 @@ mod revocation;
 mod rules;
 mod sharing;
 mod soak;
+mod strategies;
 mod support;
+mod txn_token;
