@@ -21,6 +21,7 @@ mod vetting;
 use std::borrow::Cow;
 use std::rc::Rc;
 
+use crate::answers::cors::{Cors, Preflight, bare_preflight};
 use crate::boundary::SERVICE_NAME;
 use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::Published;
@@ -155,19 +156,24 @@ pub fn begin(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> 
 
 /// Takes a request up that comes in.
 fn enter(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> Step {
+    let config = Rc::clone(&shared.config);
     let facts = Facts::of(head, shared, now);
-    if let Some(published) = published_at(head, &shared.config) {
+    if let Some(published) = published_at(head, &config) {
         return match head.value(":method") {
             Some(b"GET" | b"HEAD") => Step::Answer(published.reply()),
             Some(_) | None => facts.refuse(Code::MethodNotAllowed),
         };
+    }
+    if let Some(cors) = &config.answers.cors
+        && cors.is_preflight(head)
+    {
+        return preflight(facts, cors, head, shared);
     }
     match facts.demand.level {
         Level::Anonymous => return without_user(facts, shared),
         Level::Nobody => return facts.refuse(Code::PathRefused),
         Level::Optional | Level::User => {}
     }
-    let config = Rc::clone(&shared.config);
     match &config.mode {
         Mode::Egress(_) => facts.refuse(Code::InternalError),
         Mode::Gateway => {
@@ -179,6 +185,21 @@ fn enter(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> Step
             present(facts, found, &stands_in, shared, now)
         }
         Mode::Service(boundary) => door::arrive(facts, head, hop, boundary, shared, now),
+    }
+}
+
+/// Takes up a browser's question whether a script may make a request. It comes without credentials, before
+/// the request itself, and so it can meet no rule.
+fn preflight(mut facts: Facts, cors: &Cors, head: &Stripped, shared: &Shared) -> Step {
+    match &cors.preflight {
+        Preflight::Answer(permission) => Step::Answer(cors.answer(permission, head)),
+        Preflight::Pass if facts.demand.level == Level::Nobody => facts.refuse(Code::PathRefused),
+        Preflight::Pass => {
+            // Anybody can send what looks like one: it goes on as nobody's, and bare.
+            // The last word on a header holds: what is left of a cookie goes with it.
+            facts.removals.read.extend(bare_preflight(head));
+            without_user(facts, shared)
+        }
     }
 }
 
@@ -619,7 +640,7 @@ impl Reference {
     }
 
     fn denial(self, code: Code, detail: Option<&'static str>) -> Denial {
-        Denial { code, detail, request_id: self.request_id, grpc: self.grpc }
+        Denial { code, detail, request_id: self.request_id, grpc: self.grpc, wanted: None }
     }
 }
 

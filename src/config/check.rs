@@ -3,6 +3,7 @@
 //!
 //! A check that reports a problem answers `None`; the others go on, so that all are reported.
 
+mod answers;
 mod boundary;
 mod egress;
 mod providers;
@@ -24,6 +25,7 @@ use crate::boundary::txn_token::TXN_TOKEN;
 use crate::headers::{ManagedHeaders, canonical};
 use crate::rules::{PathMatch, Requirement, Rule, Rules};
 use crate::signature::Preference;
+use answers::check_answers;
 use boundary::check_boundary;
 use egress::{RawEgress, check_egress, check_propagation};
 use providers::check_providers;
@@ -50,6 +52,9 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         revocation,
         context,
         rules,
+        answers,
+        cors,
+        login,
         crypto,
         sharing,
         limits,
@@ -105,6 +110,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
     }
     let inside = matches!(word, Some(ModeWord::Service));
     let rules = check_rules(rules, inside, &at.field("rules"));
+    let answers = check_answers(answers, cors, login, providers.as_deref(), at);
     let crypto = check_crypto(crypto.as_deref(), &at.field("crypto"));
     let propagation =
         check_propagation(propagation.as_ref(), sharing.is_some(), &at.field("propagation"));
@@ -113,13 +119,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         None => Some(None),
     };
     let limits = check_limits(limits.unwrap_or_default(), &at.field("limits"));
-    if let (Some(user), Some(None)) = (&user, &sharing)
-        && user.lookup().is_some_and(|lookup| lookup.redis.is_some())
-    {
-        at.field("user").field("lookup").field("redis").problem::<()>(
-            "needs `sharing: {key: ...}`, the same in all proxies: records in Redis are signed with it",
-        );
-    }
+    check_signed_records(user.as_ref(), sharing.as_ref(), at);
     Some(Config {
         mode: mode?,
         providers: providers?,
@@ -128,11 +128,22 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         revocation: revocation?,
         context: context?,
         rules: rules?,
+        answers: answers?,
         crypto: crypto?,
         sharing: sharing?,
         propagation: propagation?,
         limits,
     })
+}
+
+/// Records in Redis are signed, for which there must be a key. `sharing` is `None` where it is wrong itself.
+fn check_signed_records(user: Option<&UserSource>, sharing: Option<&Option<Secret>>, at: &At<'_>) {
+    let lookup = user.and_then(UserSource::lookup);
+    if sharing == Some(&None) && lookup.is_some_and(|lookup| lookup.redis.is_some()) {
+        at.field("user").field("lookup").field("redis").problem::<()>(
+            "needs `sharing: {key: ...}`, the same in all proxies: records in Redis are signed with it",
+        );
+    }
 }
 
 fn refuse_fields_of_other_modes(mode: ModeWord, raw: &raw::Config, at: &At<'_>) {
@@ -154,6 +165,8 @@ fn refuse_fields_of_other_modes(mode: ModeWord, raw: &raw::Config, at: &At<'_>) 
             ("user", raw.user.is_some()),
             ("revocation", raw.revocation.is_some()),
             ("rules", raw.rules.is_some()),
+            ("cors", raw.cors.is_some()),
+            ("login", raw.login.is_some()),
             ("crypto", raw.crypto.is_some()),
         ],
     };
