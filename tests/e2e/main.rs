@@ -15,6 +15,7 @@
 mod answers;
 mod config;
 mod context;
+mod cors;
 mod egress;
 mod faults;
 mod hostile;
