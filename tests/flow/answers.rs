@@ -197,6 +197,28 @@ fn a_preflight_that_passes_is_nobodys_and_bare() {
 }
 
 #[test]
+fn at_a_services_door_a_preflight_is_nobodys_too_whatever_the_hop_says() {
+    let site = [preflight(SITE), vec![("x-user-id", "forged"), ("x-service-name", "videos")]];
+    let ask_door = |cors: Option<&str>| {
+        let mut config = config();
+        config["mode"] = json!("service");
+        config["service"] = json!({"name": "channels-service"});
+        config["boundary"] = json!({"otherwise": "reject"});
+        if let Some(preflight) = cors {
+            config["cors"] = json!({"allow_origins": [SITE], "preflight": preflight});
+        }
+        let mut flow = Flow::with(&config).with_keys();
+        ask(&mut flow, "OPTIONS", "/x", &site.concat()).0
+    };
+    assert_eq!(denied(&ask_door(None)), Code::UntrustedPeer);
+    assert!(matches!(ask_door(Some("answer")), Disposition::Answer(reply) if reply.status == 204));
+    let edits = forwarded(ask_door(Some("pass")));
+    assert!(edits.contains(&removed("x-user-id")), "{edits:?}");
+    let told = |edit: &Edit| matches!(edit, Edit::Set(name, _) if name != "x-request-id");
+    assert!(!edits.iter().any(told), "{edits:?}");
+}
+
+#[test]
 fn a_refusal_can_be_read_by_the_scripts_of_allowed_sites_alone() {
     let credentials = cors("answer");
     let mut plain = credentials.clone();
