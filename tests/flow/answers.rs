@@ -69,7 +69,9 @@ fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
     first
 }
 
-fn preflight<'a>(origin: &'a str) -> Vec<(&'a str, &'a str)> {
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
+fn preflight(origin: &str) -> Vec<(&str, &str)> {
     vec![("origin", origin), ("access-control-request-method", "DELETE")]
 }
 
@@ -224,7 +226,7 @@ fn a_refusal_can_be_read_by_the_scripts_of_allowed_sites_alone() {
     let mut plain = credentials.clone();
     plain["cors"] = json!({"allow_origins": ["*", "null"], "expose_headers": []});
     let exposed = "www-authenticate, retry-after, x-request-id";
-    let cases: [(&Value, &[(&str, &str)], [Option<&str>; 4]); 8] = [
+    let cases: [(&Value, Headers<'_>, [Option<&str>; 4]); 8] = [
         (
             &credentials,
             &[("origin", SITE)],
@@ -350,7 +352,7 @@ const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*
 #[test]
 fn people_are_sent_to_sign_in_and_programs_are_told() {
     let there = "https://accounts.example.com/sign-in?redirect_url=https%3A%2F%2Fwww.example.com%2Fx%3Fa%3D1%26b%3D%252F";
-    let cases: [(&str, &str, &[(&str, &str)], bool); 16] = [
+    let cases: [(&str, &str, Headers<'_>, bool); 16] = [
         ("a navigation", "GET", &NAVIGATES, true),
         ("a browser of before Sec-Fetch", "GET", &[("accept", BROWSER)], true),
         ("a look without a body", "HEAD", &NAVIGATES, true),
