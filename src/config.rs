@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::answers::Answers;
 use crate::boundary::destination::Destination;
 use crate::boundary::peer::{Network, PeerName, SpiffePattern};
 use crate::boundary::txn_token::{Issuer, Published};
@@ -104,6 +105,8 @@ pub struct Config {
     pub context: Context,
     /// What a request must show, by its path and method.
     pub rules: Rules,
+    /// How refusals are answered.
+    pub answers: Answers,
     /// Who checks signatures.
     pub crypto: Preference,
     /// The key under which workers share what they fetched; without it each fetches for itself.

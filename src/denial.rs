@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::json;
 
+use crate::answers::Words;
+use crate::answers::body::Values;
 use crate::token::TokenError;
 
 /// Why a request is refused. The name is the `code` of the answer, the metric's label, and what
@@ -121,7 +123,9 @@ impl Code {
 
     #[rustfmt::skip] // a table
     const fn row(self) -> Row {
-        use Challenge::{InsufficientScope, InvalidToken, NoToken, None, OnlyRead, StepUp, TryLater};
+        use Challenge::{
+            InsufficientScope, InvalidRequest, InvalidToken, NoToken, None, OnlyRead, StepUp, TryLater,
+        };
         match self {
             Self::TokenMissing => Row("token_missing", 401, NoToken, "this path requires a bearer token"),
             Self::TokenMalformed => Row("token_malformed", 401, InvalidToken, "the token cannot be read"),
@@ -135,7 +139,7 @@ impl Code {
             Self::TokenExpired => Row("token_expired", 401, InvalidToken, "the token has expired"),
             Self::TokenNotYetValid => Row("token_not_yet_valid", 401, InvalidToken, "the token is not valid yet"),
             Self::TokenRevoked => Row("token_revoked", 401, InvalidToken, "the token is not active any more"),
-            Self::TokenAmbiguous => Row("token_ambiguous", 401, InvalidToken, "the request has two different tokens"),
+            Self::TokenAmbiguous => Row("token_ambiguous", 401, InvalidRequest, "the request has two different tokens"),
             Self::UserUnknown => Row("user_unknown", 403, None, "the token is valid, but its user is not known"),
             Self::UserDisabled => Row("user_disabled", 403, None, "the user is not active"),
             Self::RoleRequired => Row("role_required", 403, None, "the user does not have a role that this path requires"),
@@ -166,6 +170,12 @@ impl Code {
         self.row().0
     }
 
+    /// The code of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
+    }
+
     /// The HTTP status of its answer.
     #[must_use]
     pub const fn status(self) -> u16 {
@@ -183,6 +193,10 @@ enum Challenge {
     None,
     /// Come with a token. RFC 6750 section 3.1: without one, no error code is given.
     NoToken,
+    /// Come with one token. RFC 6750 section 3.1: another one would not help a request that has two, so
+    /// the client must not think that its token is at fault. The status is 401 all the same, as Envoy's own filter has it:
+    /// which of the two is its own is what is not known.
+    InvalidRequest,
     /// Come with a better token.
     InvalidToken,
     /// Come with a token that may do more.
@@ -206,10 +220,25 @@ pub struct Denial {
     pub request_id: String,
     /// Whether the client speaks gRPC.
     pub grpc: bool,
+    /// What would do, where the challenge can say so.
+    pub wanted: Option<Wanted>,
+}
+
+/// What a token would have to be. It becomes a parameter of the challenge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Of somebody who signed in at most so many seconds ago (RFC 9470 section 3).
+    MaxAge(u64),
+    /// Of these scopes, with spaces between them (RFC 6750 section 3). For what a client can ask the issuer for:
+    /// the permissions of a user's record are none.
+    Scope(String),
 }
 
 /// `Retry-After` of an answer for which nothing better is known, in seconds.
 const RETRY_AFTER_SECS: &str = "1";
+
+/// A header of an answer.
+pub type Header = (Cow<'static, str>, String);
 
 /// An answer, as the shell sends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,7 +248,7 @@ pub struct Reply {
     /// `grpc-status` (see [`Denial::reply`]) for a client that speaks gRPC.
     pub grpc_status: Option<u8>,
     /// The headers.
-    pub headers: Vec<(Cow<'static, str>, String)>,
+    pub headers: Vec<Header>,
     /// The body; for gRPC the `grpc-message`.
     pub body: String,
 }
@@ -228,40 +257,46 @@ impl Denial {
     /// The end of a request of which nothing is known.
     #[must_use]
     pub fn internal() -> Self {
-        Self { code: Code::InternalError, detail: None, request_id: String::new(), grpc: false }
+        Self {
+            code: Code::InternalError,
+            detail: None,
+            request_id: String::new(),
+            grpc: false,
+            wanted: None,
+        }
     }
 
-    /// The answer: problem details (RFC 9457), or for gRPC a status of 16 (unauthenticated),
-    /// 7 (permission denied), 14 (unavailable), 3 (invalid argument), 12 (unimplemented) or 13 (internal)
-    /// with a message.
+    /// The answer: problem details (RFC 9457) or what `words` has instead, or for gRPC a status of 16
+    /// (unauthenticated), 7 (permission denied), 14 (unavailable), 3 (invalid argument), 12 (unimplemented)
+    /// or 13 (internal) with a message.
     #[must_use]
-    pub fn reply(&self) -> Reply {
+    pub fn reply(&self, words: &Words) -> Reply {
         let Row(code, status, challenge, explanation) = self.code.row();
         let detail = match self.detail {
             Some(detail) => format!("{explanation}: {detail}"),
             None => explanation.to_owned(),
         };
-        let mut headers: Vec<(&'static str, String)> =
-            vec![("cache-control", "no-store".to_owned())];
-        match challenge {
-            Challenge::None => {}
-            Challenge::NoToken => {
-                headers.push(("www-authenticate", "Bearer realm=\"meshgate\"".to_owned()));
+        let mut headers = vec![("cache-control".into(), "no-store".to_owned())];
+        let custom = words.customs.of(self.code).filter(|_| !self.grpc);
+        let told = custom.and_then(|custom| custom.status).unwrap_or(status);
+        let error = match challenge {
+            Challenge::None | Challenge::TryLater | Challenge::OnlyRead => None,
+            Challenge::NoToken => Some(None),
+            Challenge::InvalidRequest => Some(Some("invalid_request")),
+            Challenge::InvalidToken => Some(Some("invalid_token")),
+            Challenge::InsufficientScope => Some(Some("insufficient_scope")),
+            Challenge::StepUp => Some(Some("insufficient_user_authentication")),
+        };
+        match (challenge, error) {
+            (Challenge::TryLater, _) => {
+                headers.push(("retry-after".into(), RETRY_AFTER_SECS.to_owned()));
             }
-            Challenge::InvalidToken => {
-                headers.push(("www-authenticate", bearer("invalid_token", explanation)));
+            (Challenge::OnlyRead, _) => headers.push(("allow".into(), "GET, HEAD".to_owned())),
+            // A status that hides why the request is refused is not given away by a challenge.
+            (_, Some(error)) if told == status => {
+                headers.push(self.challenge(words, error.map(|error| (error, explanation))));
             }
-            Challenge::InsufficientScope => {
-                headers.push(("www-authenticate", bearer("insufficient_scope", explanation)));
-            }
-            Challenge::StepUp => {
-                headers.push((
-                    "www-authenticate",
-                    bearer("insufficient_user_authentication", explanation),
-                ));
-            }
-            Challenge::TryLater => headers.push(("retry-after", RETRY_AFTER_SECS.to_owned())),
-            Challenge::OnlyRead => headers.push(("allow", "GET, HEAD".to_owned())),
+            (_, Some(_) | None) => {}
         }
         if self.grpc {
             return Reply {
@@ -274,43 +309,62 @@ impl Denial {
                     500 => 13,
                     _ => 14,
                 }),
-                headers: named(headers),
+                headers,
                 body: format!("{code}: {detail}"),
             };
         }
-        headers.push(("content-type", "application/problem+json".to_owned()));
-        let title = match status {
-            400 => "Bad Request",
-            401 => "Unauthorized",
-            403 => "Forbidden",
-            405 => "Method Not Allowed",
-            500 => "Internal Server Error",
-            _ => "Service Unavailable",
-        };
-        Reply {
-            status,
-            grpc_status: None,
-            headers: named(headers),
-            body: json!({
-                "type": format!("urn:meshgate:error:{code}"),
-                "title": title,
-                "status": status,
+        let body = if let Some(custom) = custom.and_then(|custom| custom.body.as_ref()) {
+            let request_id = &self.request_id;
+            headers.push(("content-type".into(), custom.content_type.clone()));
+            // What is in it is of the type that the operator says, whatever a browser makes of it.
+            headers.push(("x-content-type-options".into(), "nosniff".to_owned()));
+            custom.content.fill(Values { code, status: told, detail: &detail, request_id })
+        } else {
+            headers.push(("content-type".into(), "application/problem+json".to_owned()));
+            json!({
+                "type": format!("{}{code}", words.type_prefix),
+                "title": title(told),
+                "status": told,
                 "code": code,
                 "detail": detail,
                 "request_id": self.request_id,
             })
-            .to_string(),
-        }
+            .to_string()
+        };
+        Reply { status: told, grpc_status: None, headers, body }
+    }
+
+    /// A challenge (RFC 6750 section 3). None of our explanations has a quote or a backslash in it, and
+    /// neither has anything else here: the realm and the scopes are the config's, which sees to that.
+    fn challenge(&self, words: &Words, error: Option<(&str, &str)>) -> Header {
+        let error = error.map_or_else(String::new, |(error, description)| {
+            format!(", error=\"{error}\", error_description=\"{description}\"")
+        });
+        let wanted = match &self.wanted {
+            None => String::new(),
+            Some(Wanted::MaxAge(seconds)) => format!(", max_age=\"{seconds}\""),
+            Some(Wanted::Scope(scope)) => format!(", scope=\"{scope}\""),
+        };
+        let value = format!("Bearer realm=\"{}\"{error}{wanted}", words.realm);
+        ("www-authenticate".into(), value)
     }
 }
 
-fn named(headers: Vec<(&'static str, String)>) -> Vec<(Cow<'static, str>, String)> {
-    headers.into_iter().map(|(name, value)| (name.into(), value)).collect()
-}
-
-/// A challenge with an error. None of our explanations has a quote or a backslash in it.
-fn bearer(error: &str, description: &str) -> String {
-    format!("Bearer realm=\"meshgate\", error=\"{error}\", error_description=\"{description}\"")
+/// The usual words for a status.
+const fn title(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        _ if status < 500 => "Client Error",
+        _ => "Server Error",
+    }
 }
 
 impl From<TokenError> for Code {
@@ -338,7 +392,7 @@ mod tests {
     use serde_json::Value;
 
     fn denial(code: Code, grpc: bool) -> Denial {
-        Denial { code, detail: None, request_id: "r-1".to_owned(), grpc }
+        Denial { code, detail: None, request_id: "r-1".to_owned(), grpc, wanted: None }
     }
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
@@ -351,7 +405,7 @@ mod tests {
         let mut names = std::collections::HashSet::new();
         for code in Code::ALL {
             assert!(names.insert(code.name()), "{}", code.name());
-            let reply = denial(code, false).reply();
+            let reply = denial(code, false).reply(&Words::default());
             let body: Value = serde_json::from_str(&reply.body).unwrap();
             assert_eq!(body["code"], code.name());
             assert_eq!(body["status"], reply.status);
@@ -372,8 +426,38 @@ mod tests {
 
     #[test]
     fn a_missing_token_is_challenged_without_an_error_code() {
-        let reply = denial(Code::TokenMissing, false).reply();
+        let reply = denial(Code::TokenMissing, false).reply(&Words::default());
         assert_eq!(header(&reply, "www-authenticate"), Some("Bearer realm=\"meshgate\""));
+    }
+
+    #[test]
+    fn a_challenge_says_what_would_do() {
+        for (code, wanted, challenge) in [
+            (
+                Code::TokenExpired,
+                None,
+                "Bearer realm=\"api\", error=\"invalid_token\", error_description=\"the token has expired\"",
+            ),
+            (
+                Code::TokenAmbiguous,
+                None,
+                "Bearer realm=\"api\", error=\"invalid_request\", error_description=\"the request has two different tokens\"",
+            ),
+            (
+                Code::PermissionRequired,
+                Some(Wanted::Scope("video:create video:read".to_owned())),
+                "Bearer realm=\"api\", error=\"insufficient_scope\", error_description=\"the user does not have a permission that this path requires\", scope=\"video:create video:read\"",
+            ),
+            (
+                Code::TokenExpired,
+                Some(Wanted::MaxAge(600)),
+                "Bearer realm=\"api\", error=\"invalid_token\", error_description=\"the token has expired\", max_age=\"600\"",
+            ),
+        ] {
+            let words = Words { realm: "api".to_owned(), ..Words::default() };
+            let reply = Denial { wanted, ..denial(code, false) }.reply(&words);
+            assert_eq!(header(&reply, "www-authenticate"), Some(challenge));
+        }
     }
 
     #[test]
@@ -384,7 +468,7 @@ mod tests {
             (Code::KeysUnavailable, 14),
             (Code::InternalError, 13),
         ] {
-            let reply = denial(code, true).reply();
+            let reply = denial(code, true).reply(&Words::default());
             assert_eq!((reply.status, reply.grpc_status), (200, Some(status)));
             assert!(reply.body.starts_with(code.name()));
         }

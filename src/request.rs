@@ -24,13 +24,14 @@ mod vetting;
 use std::borrow::Cow;
 use std::rc::Rc;
 
+use crate::answers::cors::{Cors, Preflight, bare_preflight};
 use crate::boundary::SERVICE_NAME;
 use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::Published;
 use crate::callout::CallKey;
 use crate::config::{Config, Mode, Places, Provider, TokenKind, UserSource};
 use crate::context::{ContextError, UserContext, texts};
-use crate::denial::{Code, Denial, Reply};
+use crate::denial::{Code, Denial, Reply, Wanted};
 use crate::headers::{Edit, Field, Stripped, canonical, context_edits};
 use crate::jwks::cache::Keys;
 use crate::rules::{Demand, Grants, Lacking, Level, Target};
@@ -177,19 +178,24 @@ fn enter(
     shared: &mut Shared,
     now: UnixTime,
 ) -> Step {
+    let config = Rc::clone(&shared.config);
     let facts = Facts::of(head, targets, shared);
-    if let Some(published) = published_at(head, &shared.config) {
+    if let Some(published) = published_at(head, &config) {
         return match head.value(":method") {
             Some(b"GET" | b"HEAD") => Step::Answer(published.reply()),
             Some(_) | None => facts.refuse(Code::MethodNotAllowed),
         };
+    }
+    if let Some(cors) = &config.answers.cors
+        && cors.is_preflight(head)
+    {
+        return preflight(facts, cors, head, shared, now);
     }
     match facts.demand.level {
         Level::Anonymous => return without_user(facts, shared, now),
         Level::Nobody => return facts.refuse(Code::PathRefused),
         Level::Optional | Level::User => {}
     }
-    let config = Rc::clone(&shared.config);
     match &config.mode {
         Mode::Egress(_) => facts.refuse(Code::InternalError),
         Mode::Gateway | Mode::Authz(_) => {
@@ -201,6 +207,27 @@ fn enter(
             present(facts, found, &stands_in, shared, now)
         }
         Mode::Service(boundary) => door::arrive(facts, head, hop, boundary, shared, now),
+    }
+}
+
+/// Takes up a browser's question whether a script may make a request. It comes without credentials, before
+/// the request itself, and so it can meet no rule.
+fn preflight(
+    mut facts: Facts,
+    cors: &Cors,
+    head: &Stripped,
+    shared: &Shared,
+    now: UnixTime,
+) -> Step {
+    match &cors.preflight {
+        Preflight::Answer(permission) => Step::Answer(cors.answer(permission, head)),
+        Preflight::Pass if facts.demand.level == Level::Nobody => facts.refuse(Code::PathRefused),
+        Preflight::Pass => {
+            // Anybody can send what looks like one: it goes on as nobody's, and bare.
+            // The last word on a header holds: what is left of a cookie goes with it.
+            facts.removals.read.extend(bare_preflight(head));
+            without_user(facts, shared, now)
+        }
     }
 }
 
@@ -622,13 +649,16 @@ impl Facts {
     }
 
     fn refuse_lacking(self, lacking: &Lacking) -> Step {
-        self.refuse(match lacking {
-            Lacking::Role => Code::RoleRequired,
-            Lacking::Permission => Code::PermissionRequired,
-            Lacking::Scope(_) => Code::ScopeRequired,
-            Lacking::Claim => Code::ClaimRequired,
-            Lacking::Authentication(_) => Code::AuthenticationTooOld,
-        })
+        let (code, wanted) = match lacking {
+            Lacking::Role => (Code::RoleRequired, None),
+            Lacking::Permission => (Code::PermissionRequired, None),
+            Lacking::Scope(all) => (Code::ScopeRequired, Some(Wanted::Scope(all.join(" ")))),
+            Lacking::Claim => (Code::ClaimRequired, None),
+            Lacking::Authentication(within) => {
+                (Code::AuthenticationTooOld, Some(Wanted::MaxAge(within.as_secs())))
+            }
+        };
+        Step::Deny(Denial { wanted, ..self.denial(code, None) })
     }
 
     fn refuse_token(self, error: TokenError) -> Step {
@@ -675,7 +705,7 @@ impl Reference {
     }
 
     fn denial(self, code: Code, detail: Option<&'static str>) -> Denial {
-        Denial { code, detail, request_id: self.request_id, grpc: self.grpc }
+        Denial { code, detail, request_id: self.request_id, grpc: self.grpc, wanted: None }
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! A check that reports a problem answers `None`; the others go on, so that all are reported.
 
+mod answers;
 mod authz;
 mod boundary;
 mod egress;
@@ -26,6 +27,7 @@ use crate::boundary::txn_token::TXN_TOKEN;
 use crate::headers::{ManagedHeaders, canonical};
 use crate::request::REQUEST_ID;
 use crate::signature::Preference;
+use answers::check_answers;
 use authz::check_authz;
 use boundary::check_boundary;
 use egress::{RawEgress, check_egress, check_propagation};
@@ -55,6 +57,9 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         context,
         rules,
         authz,
+        answers,
+        cors,
+        login,
         crypto,
         sharing,
         limits,
@@ -96,6 +101,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         check_token_headers(providers, &context.managed, &at.field("providers"));
     }
     let rules = check_rules(rules, word, &at.field("rules"));
+    let answers = check_answers(answers, cors, login, providers.as_deref(), at);
     let crypto = check_crypto(crypto.as_deref(), &at.field("crypto"));
     let propagation =
         check_propagation(propagation.as_ref(), sharing.is_some(), &at.field("propagation"));
@@ -104,13 +110,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         None => Some(None),
     };
     let limits = check_limits(limits.unwrap_or_default(), &at.field("limits"));
-    if let (Some(user), Some(None)) = (&user, &sharing)
-        && user.lookup().is_some_and(|lookup| lookup.redis.is_some())
-    {
-        at.field("user").field("lookup").field("redis").problem::<()>(
-            "needs `sharing: {key: ...}`, the same in all proxies: records in Redis are signed with it",
-        );
-    }
+    check_signed_records(user.as_ref(), sharing.as_ref(), at);
     Some(Config {
         mode: mode?,
         providers: providers?,
@@ -119,6 +119,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         revocation: revocation?,
         context: context?,
         rules: rules?,
+        answers: answers?,
         crypto: crypto?,
         sharing: sharing?,
         propagation: propagation?,
@@ -170,10 +171,20 @@ fn check_place(
     }
 }
 
+/// Records in Redis are signed, for which there must be a key. `sharing` is `None` where it is wrong itself.
+fn check_signed_records(user: Option<&UserSource>, sharing: Option<&Option<Secret>>, at: &At<'_>) {
+    let lookup = user.and_then(UserSource::lookup);
+    if sharing == Some(&None) && lookup.is_some_and(|lookup| lookup.redis.is_some()) {
+        at.field("user").field("lookup").field("redis").problem::<()>(
+            "needs `sharing: {key: ...}`, the same in all proxies: records in Redis are signed with it",
+        );
+    }
+}
+
 fn refuse_fields_of_other_modes(mode: ModeWord, raw: &raw::Config, at: &At<'_>) {
     use ModeWord::{Authz, Egress, Gateway, Service};
     // Which modes have a use for a field. `txn_token` at a service's door has a remedy of its own.
-    let fields: [(&str, bool, &[ModeWord]); 11] = [
+    let fields: [(&str, bool, &[ModeWord]); 13] = [
         ("service", raw.service.is_some(), &[Service, Egress]),
         ("boundary", raw.boundary.is_some(), &[Service]),
         ("destinations", raw.destinations.is_some(), &[Egress]),
@@ -184,6 +195,10 @@ fn refuse_fields_of_other_modes(mode: ModeWord, raw: &raw::Config, at: &At<'_>) 
         ("user", raw.user.is_some(), &[Gateway, Service, Authz]),
         ("revocation", raw.revocation.is_some(), &[Gateway, Service, Authz]),
         ("rules", raw.rules.is_some(), &[Gateway, Service, Authz]),
+        // A proxy that asks would take the answer to a preflight for a yes, and knows itself where people are
+        // who should sign in.
+        ("cors", raw.cors.is_some(), &[Gateway, Service]),
+        ("login", raw.login.is_some(), &[Gateway, Service]),
         ("crypto", raw.crypto.is_some(), &[Gateway, Service, Authz]),
     ];
     for (name, _, modes) in fields.into_iter().filter(|(_, there, _)| *there) {

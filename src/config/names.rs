@@ -368,7 +368,7 @@ impl FromStr for PathTemplate {
 }
 
 /// Appends `text` with all but the unreserved characters of RFC 3986 section 2.3 percent-encoded.
-fn percent_encode(text: &str, out: &mut String) {
+pub fn percent_encode(text: &str, out: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));

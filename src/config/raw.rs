@@ -25,6 +25,9 @@ pub struct Config {
     pub context: Option<Context>,
     pub rules: Option<Vec<Rule>>,
     pub authz: Option<Authz>,
+    pub answers: Option<Answers>,
+    pub cors: Option<Cors>,
+    pub login: Option<Login>,
     pub crypto: Option<String>,
     pub sharing: Option<Sharing>,
     pub limits: Option<Limits>,
@@ -331,6 +334,43 @@ pub struct Authz {
 pub struct AuthzPeer {
     pub address: Option<String>,
     pub spiffe_id: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Answers {
+    pub realm: Option<String>,
+    pub type_prefix: Option<String>,
+    pub bodies: Option<BTreeMap<String, Body>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Body {
+    pub json: Option<Value>,
+    pub text: Option<String>,
+    pub content_type: Option<String>,
+    pub status: Option<u16>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    pub allow_origins: Option<Vec<String>>,
+    pub allow_credentials: Option<bool>,
+    pub allow_methods: Option<Vec<String>>,
+    pub allow_headers: Option<Vec<String>>,
+    pub expose_headers: Option<Vec<String>>,
+    pub max_age: Option<String>,
+    pub preflight: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    pub uri: Option<String>,
+    pub origins: Option<Vec<String>>,
+    pub codes: Option<Vec<String>>,
 }
 
 #[derive(Deserialize, Default)]

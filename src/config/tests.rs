@@ -83,7 +83,7 @@ fn every_problem_is_reported_at_once_and_says_what_to_do() {
     assert_eq!(
         problems(&config),
         [
-            "colour: unknown field, there are `mode`, `service`, `boundary`, `destinations`, `service_tokens`, `propagation`, `txn_token`, `providers`, `user`, `revocation`, `context`, `rules`, `authz`, `crypto`, `sharing`, `limits`",
+            "colour: unknown field, there are `mode`, `service`, `boundary`, `destinations`, `service_tokens`, `propagation`, `txn_token`, `providers`, `user`, `revocation`, `context`, `rules`, `authz`, `answers`, `cors`, `login`, `crypto`, `sharing`, `limits`",
             "providers.clerk.algorithms[2]: invalid type: integer, expected a string",
             "providers.clerk.audience: unknown field, did you mean `audiences`?",
             "rules[2]: invalid type: integer, expected an object of Rule",
@@ -304,11 +304,14 @@ fn an_exit_needs_little_and_what_it_cannot_use_is_refused() {
         }
     };
     assert_eq!(told(&|_| ()), "");
-    let cases: [(&str, Value, &str); 26] = [
+    assert_eq!(told(&|config| config["answers"] = json!({"realm": "exit"})), "");
+    let cases: [(&str, Value, &str); 28] = [
         ("/boundary", json!({}), "boundary: has no use with `mode: egress`, remove it"),
         ("/user", json!({"source": "claims"}), "user: has no use with `mode: egress`, remove it"),
         ("/revocation", json!({}), "revocation: has no use with `mode: egress`, remove it"),
         ("/rules", json!([]), "rules: has no use with `mode: egress`, remove it"),
+        ("/cors", json!({}), "cors: has no use with `mode: egress`, remove it"),
+        ("/login", json!({}), "login: has no use with `mode: egress`, remove it"),
         ("/crypto", json!("auto"), "crypto: has no use with `mode: egress`, remove it"),
         (
             "/context",
@@ -426,6 +429,198 @@ fn an_exit_needs_little_and_what_it_cannot_use_is_refused() {
             problems(&with(&format!("/{field}"), value)),
             [format!("{field}: has no use with `mode: gateway`, remove it")]
         );
+    }
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn mistakes_in_how_refusals_are_answered_are_told_with_the_remedy() {
+    let site = "https://www.example.com";
+    let login = "https://accounts.example.com/sign-in?redirect_url={original_url}";
+    let body = |body: Value| json!({"bodies": {"401": body}});
+    for (field, value, problem) in [
+        ("cors", json!({}), "cors.allow_origins: is required"),
+        (
+            "cors",
+            json!({"allow_origins": []}),
+            "cors.allow_origins: is empty, name at least one or remove it",
+        ),
+        (
+            "cors",
+            json!({"allow_origins": [site, "https://www.example.com/"]}),
+            "cors.allow_origins[1]: `https://www.example.com/` is not an origin, which is a scheme, a host and a port only, without a `/` at the end",
+        ),
+        (
+            "cors",
+            json!({"allow_origins": [site, "*"], "allow_credentials": true}),
+            "cors.allow_origins: `*` with `allow_credentials: true` lets any site act as the user, name the origins",
+        ),
+        (
+            "cors",
+            json!({"allow_origins": ["null"], "allow_credentials": true}),
+            "cors.allow_origins: `null` with `allow_credentials: true` lets any site act as the user, name the origins",
+        ),
+        (
+            "cors",
+            json!({"allow_origins": [site], "allow_methods": ["GET", "patch"]}),
+            "cors.allow_methods: `patch` is not a method, write its name in upper case, such as `PATCH`",
+        ),
+        (
+            "cors",
+            json!({"allow_origins": [site], "allow_methods": ["*"]}),
+            "cors.allow_methods: `*` is not a method, write its name in upper case, such as `PATCH`",
+        ),
+        (
+            "cors",
+            json!({"allow_origins": [site], "allow_headers": ["*"]}),
+            "cors.allow_headers[0]: `*` is not what browsers take for all headers, name them",
+        ),
+        (
+            "cors",
+            json!({"allow_origins": [site], "expose_headers": ["a b"]}),
+            "cors.expose_headers[0]: `a b` is not a header name (RFC 9110 section 5.1)",
+        ),
+        (
+            "cors",
+            json!({"allow_origins": [site], "max_age": "2d"}),
+            "cors.max_age: must be from 0s to 1d",
+        ),
+        (
+            "cors",
+            json!({"allow_origins": [site], "max_age": "1m", "preflight": "pass"}),
+            "cors.max_age: has no use with `preflight: pass`, where the upstream answers, remove it",
+        ),
+        (
+            "cors",
+            json!({"allow_origins": [site], "preflight": "ignore"}),
+            "cors.preflight: `ignore` is nothing that becomes of preflights, write `answer` or `pass`",
+        ),
+        (
+            "cors",
+            json!({"allow_origin": [site]}),
+            "cors.allow_origin: unknown field, did you mean `allow_origins`?",
+        ),
+        (
+            "answers",
+            json!({"realm": "a\"b"}),
+            "answers.realm: must be visible ASCII and inner spaces without `\"` and `\\`, 256 bytes at most",
+        ),
+        (
+            "answers",
+            json!({"type_prefix": "errors/"}),
+            "answers.type_prefix: must be the beginning of a URI such as `https://errors.example.com/`, 256 bytes at most",
+        ),
+        (
+            "answers",
+            json!({"bodies": {"404": {"text": "x"}}}),
+            "answers.bodies.404: is no code of a refusal such as `token_expired`, no status of one such as `403`, and neither `4xx` nor `5xx`",
+        ),
+        (
+            "answers",
+            body(json!({})),
+            "answers.bodies.401: changes nothing, add `json`, `text` or `status`",
+        ),
+        (
+            "answers",
+            body(json!({"json": {}, "text": "x"})),
+            "answers.bodies.401: has `json` and `text`, keep one of them",
+        ),
+        (
+            "answers",
+            body(json!({"text": "x", "status": 200})),
+            "answers.bodies.401.status: must be from 400 to 599: a refusal stays one",
+        ),
+        (
+            "answers",
+            json!({"bodies": {"403": {"status": 401}}}),
+            "answers.bodies.403.status: cannot be made 401, which needs a challenge",
+        ),
+        (
+            "answers",
+            body(json!({"content_type": "text/html"})),
+            "answers.bodies.401.content_type: is of a body, add `json` or `text`",
+        ),
+        (
+            "answers",
+            body(json!({"json": {"id": ["{reqest_id}"]}})),
+            "answers.bodies.401.json.id[0]: `{reqest_id}` is not a place, there are `{code}`, `{status}`, `{detail}` and `{request_id}`",
+        ),
+        (
+            "answers",
+            body(json!({"json": {}, "content_type": "text/html"})),
+            "answers.bodies.401.content_type: must be a type of JSON, such as `application/json` or `application/problem+json`",
+        ),
+        (
+            "answers",
+            body(json!({"text": "{code", "content_type": "application/json"})),
+            "answers.bodies.401.text: is not JSON, as its `content_type` says, write it as `json: ...`",
+        ),
+        (
+            "answers",
+            body(json!({"text": "<id>{request_id}</id>", "content_type": "application/xml"})),
+            "answers.bodies.401.content_type: it is not known how a value is escaped in this type: write JSON, `text/html` or `text/plain`, or a text without places",
+        ),
+        (
+            "answers",
+            body(json!({"text": "x", "content_type": "text/html\r\nx: y"})),
+            "answers.bodies.401.content_type: is not a media type, write one such as `text/html; charset=utf-8`",
+        ),
+        (
+            "answers",
+            body(json!({"text": "x".repeat(16_385)})),
+            "answers.bodies.401.text: is longer than 16384 bytes",
+        ),
+        ("login", json!({}), "login.uri: is required"),
+        (
+            "login",
+            json!({"uri": login}),
+            "login.origins: is required with `{original_url}`, name the origins of this site, such as `https://www.example.com`",
+        ),
+        (
+            "login",
+            json!({"uri": login, "origins": ["*"]}),
+            "login.origins: `*` would let people be sent anywhere once they signed in, name the origins of this site",
+        ),
+        (
+            "login",
+            json!({"uri": "//accounts.example.com/"}),
+            "login.uri: is neither an http or https URI nor a path of this site, write `https://accounts.example.com/sign-in?redirect_url={original_url}` or `/sign-in?next={original_url}`",
+        ),
+        (
+            "login",
+            json!({"uri": "https://accounts.example.com/{original_url}", "origins": [site]}),
+            "login.uri: has `{original_url}` before its `?`, give it a parameter such as `?redirect_url={original_url}`",
+        ),
+        (
+            "login",
+            json!({"uri": "/sign-in?next={url}"}),
+            "login.uri: has a byte that must be percent-encoded, or a place that is not the one `{original_url}`",
+        ),
+        (
+            "login",
+            json!({"uri": "/sign-in", "codes": ["token_expired", "role_required"]}),
+            "login.codes[1]: `role_required` is not mended by signing in, write codes of 401 such as `token_expired`",
+        ),
+        (
+            "login",
+            json!({"uri": "/sign-in", "codes": ["expired"]}),
+            "login.codes[0]: `expired` is no code, write one such as `token_expired`",
+        ),
+    ] {
+        assert_eq!(problems(&with(&format!("/{field}"), value)), [problem]);
+    }
+    for (field, value) in [
+        ("cors", json!({"allow_origins": ["*", "null"], "expose_headers": []})),
+        ("cors", json!({"allow_origins": [site], "preflight": "pass"})),
+        ("answers", body(json!({"text": "<a/>", "content_type": "application/xml"}))),
+        (
+            "answers",
+            json!({"bodies": {"5xx": {"status": 500}, "role_required": {"json": "{code}"}}}),
+        ),
+        ("login", json!({"uri": "/sign-in"})),
+        ("login", json!({"uri": login, "origins": [site], "codes": ["token_malformed"]})),
+    ] {
+        assert_eq!(problems(&with(&format!("/{field}"), value)), [""; 0]);
     }
 }
 

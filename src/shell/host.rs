@@ -11,12 +11,13 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{Action, BufferType, GrpcStatusCode, LogLevel, MapType, Status};
 
+use crate::answers::Words;
 use crate::board::Board;
 use crate::boundary::peer::Hop;
 use crate::callout::{self, Answer, CallRequest, Failure, StreamId};
-use crate::config::Mode;
+use crate::config::{Config, Mode};
 use crate::denial::{Denial, Reply};
-use crate::headers::{Edit, Field};
+use crate::headers::{Edit, Field, Stripped};
 use crate::log::Level;
 use crate::signature;
 use crate::time::UnixTime;
@@ -60,16 +61,16 @@ pub fn apply(map: MapType, edits: &[Edit]) -> bool {
 }
 
 /// Does to the current stream's request what was decided of it, and says whether it may go on.
-pub fn carry_out(disposition: Disposition) -> Action {
+pub fn carry_out(disposition: Disposition, config: &Config) -> Action {
     match disposition {
         Disposition::Forward(edits) => {
             if apply(MapType::HttpRequestHeaders, &edits) {
                 return Action::Continue;
             }
             // Half of the edits could be a lie.
-            deny(&Denial::internal());
+            deny(&Denial::internal(), config);
         }
-        Disposition::Deny(denial) => deny(&denial),
+        Disposition::Deny(denial) => deny(&denial, config),
         Disposition::Answer(reply) => answer_client(&reply),
         Disposition::Pause => {}
     }
@@ -77,8 +78,18 @@ pub fn carry_out(disposition: Disposition) -> Action {
 }
 
 /// Answers the client of the current stream. Any status is accepted by Envoy here.
-pub fn deny(denial: &Denial) {
-    answer_client(&denial.reply());
+fn deny(denial: &Denial, config: &Config) {
+    // A request that is refused has its head still; one that was not stripped is no worse here.
+    let head =
+        if config.answers.need_head() { fields(MapType::HttpRequestHeaders) } else { Vec::new() };
+    let (_, head) = Stripped::strip(head, &config.context.managed);
+    answer_client(&config.answers.reply(denial, &head));
+}
+
+/// Answers the client where there is no config that could say how.
+pub fn deny_all() -> Action {
+    answer_client(&Denial::internal().reply(&Words::default()));
+    Action::Pause
 }
 
 /// As [`deny`], with any answer. Where the client sent a `HEAD`, Envoy itself leaves the body out.

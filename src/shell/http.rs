@@ -43,13 +43,13 @@ impl Context for Http {}
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         let Some(shared) = self.shared.clone() else {
-            return host::carry_out(Disposition::Deny(Denial::internal()));
+            return host::deny_all();
         };
         let config = shared.worker.borrow().config();
         let head = host::fields(MapType::HttpRequestHeaders);
         let (strip, head) = Stripped::strip(head, &config.context.managed);
         if !host::apply(MapType::HttpRequestHeaders, &strip) {
-            return host::carry_out(Disposition::Deny(Denial::internal()));
+            return host::carry_out(Disposition::Deny(Denial::internal()), &config);
         }
         let now = host::now();
         let hop = host::hop(&config.mode);
@@ -59,7 +59,7 @@ impl HttpContext for Http {
         if let (true, Some(queue)) = (has_calls, shared.queue) {
             host::wake(queue);
         }
-        host::carry_out(disposition)
+        host::carry_out(disposition, &config)
     }
 
     fn on_http_request_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
@@ -72,7 +72,7 @@ impl HttpContext for Http {
             let trailers = host::fields(MapType::HttpRequestTrailers);
             let removals: Vec<_> = config.context.not_in_trailers.removals(&trailers).collect();
             if !host::apply(MapType::HttpRequestTrailers, &removals) {
-                return host::carry_out(Disposition::Deny(Denial::internal()));
+                return host::carry_out(Disposition::Deny(Denial::internal()), &config);
             }
         }
         self.with_head()

@@ -54,9 +54,10 @@ impl Root {
             return;
         };
         let mut released = released;
+        let config = shared.worker.borrow().config();
         loop {
             for (stream, disposition) in released.drain(..) {
-                carry_out(stream, disposition);
+                carry_out(stream, disposition, &config);
             }
             // Calls belong to the root, whichever stream was spoken for last.
             if !host::enter(StreamId(self.context_id)) {
@@ -83,8 +84,8 @@ impl Root {
 }
 
 /// Does to a held request what was decided of it.
-fn carry_out(stream: StreamId, disposition: Disposition) {
-    if host::enter(stream) && host::carry_out(disposition) == Action::Continue {
+fn carry_out(stream: StreamId, disposition: Disposition, config: &Config) {
+    if host::enter(stream) && host::carry_out(disposition, config) == Action::Continue {
         host::resume();
     }
 }

@@ -136,3 +136,126 @@ fn grpc_clients_are_told_in_grpc() {
     assert_eq!(bed.upstream.requests(), 0);
     bed.no_traps();
 }
+
+#[test]
+fn answers_are_in_the_operators_words_and_nothing_of_the_request_stands_in_them_bare() {
+    let bed = Testbed::gateway()
+        .filter_config(|config| {
+            config["answers"] = json!({
+                "realm": "api.example",
+                "type_prefix": "https://errors.example.com/",
+                "bodies": {
+                    "token_missing": {
+                        "json": {"error": {"code": "{code}", "why": "{detail}", "id": "{request_id}"}, "status": "{status}"},
+                    },
+                    "401": {"text": "<p>{detail}</p><i>{request_id}</i>", "content_type": "text/html; charset=utf-8"},
+                    "403": {"status": 404},
+                },
+            });
+            config["rules"] = json!([
+                {"match": {"path_prefix": "/api/channels"}, "require": "user", "permissions": ["none:such"]},
+            ]);
+        })
+        .bootstrap(|bootstrap| {
+            // The client's own id is let in, which may hold anything that is visible.
+            let hcm = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
+            hcm["typed_config"]["preserve_external_request_id"] = json!(true);
+        })
+        .start();
+    let hostile = "<script>\"\\{code}";
+    let request = bed.get("/api/comments").header("x-request-id", hostile);
+
+    let response = request.clone().send();
+    assert_eq!(response.status, 401);
+    assert_eq!(response.header("content-type"), Some(&b"application/json"[..]));
+    assert_eq!(response.header("www-authenticate"), Some(&b"Bearer realm=\"api.example\""[..]));
+    let body = json!({
+        "error": {"code": "token_missing", "why": "this path requires a bearer token", "id": hostile},
+        "status": 401,
+    });
+    assert_eq!(response.json(), body);
+
+    let response = request.bearer("bad").send();
+    assert_eq!(response.status, 401);
+    assert_eq!(response.header("content-type"), Some(&b"text/html; charset=utf-8"[..]));
+    assert_eq!(response.header("x-content-type-options"), Some(&b"nosniff"[..]));
+    let page = response.text();
+    assert!(page.ends_with("<i>&lt;script&gt;&quot;\\{code}</i>"), "{page}");
+
+    let response = bed.get("/api/channels").bearer(&user_token(&bed)).send();
+    assert_denied(&response, 404, "permission_required");
+    assert_eq!(response.json()["type"], "https://errors.example.com/permission_required");
+    assert_eq!(response.header("www-authenticate"), None);
+    assert_eq!(bed.upstream.requests(), 0);
+    bed.no_traps();
+}
+
+#[test]
+fn people_are_sent_to_sign_in_and_back_to_this_site_only() {
+    const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let bed = Testbed::gateway()
+        .filter_config(|config| {
+            config["providers"]["clerk"]["from_params"] = json!(["access_token"]);
+            config["providers"]["clerk"]["from_headers"] =
+                json!([{"name": "authorization", "value_prefix": "Bearer "}]);
+            config["login"] = json!({
+                "uri": "https://accounts.example.com/sign-in?redirect_url={original_url}",
+                "origins": ["https://api.example"],
+            });
+        })
+        .start();
+    let start = "https://accounts.example.com/sign-in?redirect_url=https%3A%2F%2Fapi.example";
+    let expired = bed.idp.token(claims_with("exp", json!(now() - 60)));
+    let navigation = |path: &str| bed.get(path).header("Sec-Fetch-Mode", "navigate");
+    let old = |path: &str| bed.get(path).header("Accept", BROWSER);
+    let sent: [(client::Request, &str); 7] = [
+        (navigation("/api/comments?a=1&b=2"), "%2Fapi%2Fcomments%3Fa%3D1%26b%3D2"),
+        (old("/api/comments"), "%2Fapi%2Fcomments"),
+        (old("/api/comments").method("HEAD"), "%2Fapi%2Fcomments"),
+        (navigation("/api/comments").header("Host", "API.example:443"), "%2Fapi%2Fcomments"),
+        (
+            navigation("/api/comments?u=//evil.example"),
+            "%2Fapi%2Fcomments%3Fu%3D%2F%2Fevil.example",
+        ),
+        (
+            navigation(&format!("/api/comments?access_token={expired}&a=1")),
+            "%2Fapi%2Fcomments%3Fa%3D1",
+        ),
+        (navigation("/api/comments").bearer(&expired), "%2Fapi%2Fcomments"),
+    ];
+    for (request, target) in sent {
+        let response = request.send();
+        assert_eq!(response.status, 303, "{target}: {response:?}");
+        let location = String::from_utf8_lossy(response.header("location").unwrap()).into_owned();
+        assert_eq!(location, format!("{start}{target}"));
+        assert_eq!(response.header("cache-control"), Some(&b"no-store"[..]));
+        assert!(response.body.is_empty());
+    }
+    let told: [(client::Request, &str); 9] = [
+        (bed.get("/api/comments"), "token_missing"),
+        (
+            bed.get("/api/comments").header("Sec-Fetch-Mode", "cors").header("Accept", BROWSER),
+            "token_missing",
+        ),
+        (bed.get("/api/comments").header("Accept", "application/json"), "token_missing"),
+        (navigation("/api/comments").method("POST"), "token_missing"),
+        (old("/api/comments").bearer(&expired), "token_expired"),
+        // Signing in anew does not mend these.
+        (navigation("/api/comments").bearer("bad"), "token_malformed"),
+        (navigation("/api/comments").header("Host", "evil.example"), "token_missing"),
+        (navigation("/api/comments").header("Host", "api.example.evil.example"), "token_missing"),
+        (navigation("http://evil.example/api/comments"), "token_missing"),
+    ];
+    for (request, code) in told {
+        let response = request.send();
+        assert_denied(&response, 401, code);
+        assert_eq!(response.header("location"), None);
+        assert!(response.header("www-authenticate").is_some());
+    }
+    // gRPC clients get what they always get.
+    let grpc = [("content-type", &b"application/grpc"[..]), ("accept", BROWSER.as_bytes())];
+    let response = client::h2(bed.envoy.address(), "GET", "/api/comments", &grpc, b"", &[]);
+    assert_eq!((response.status, response.header("grpc-status")), (200, Some(&b"16"[..])));
+    assert_eq!(bed.upstream.requests(), 0);
+    assert_serves(&bed);
+}

@@ -1,5 +1,6 @@
 //! Requests that other proxies ask about: which one is meant, and what the answer says.
 
+use meshgate::answers::Words;
 use meshgate::boundary::peer::Hop;
 use meshgate::config::Config;
 use meshgate::denial::{Code, Reply};
@@ -247,7 +248,7 @@ fn refusals_are_refusals_for_grpc_too() {
         let disposition = flow.send("/healthz", &[("content-type", kind.as_bytes())]).2;
         assert_eq!(denied(&disposition), Code::CheckRefused, "{kind}");
         let Disposition::Deny(denial) = disposition else { panic!("not denied") };
-        let reply = denial.reply();
+        let reply = denial.reply(&Words::default());
         assert_eq!((reply.status, reply.grpc_status), (403, None), "{kind}");
     }
 }

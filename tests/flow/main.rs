@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod answers;
 mod authz;
 mod bounds;
 mod clock;

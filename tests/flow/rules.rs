@@ -1,5 +1,6 @@
 //! What rules ask for, by whole requests.
 
+use meshgate::answers::Words;
 use meshgate::config::Config;
 use meshgate::denial::Code;
 use meshgate::worker::Disposition;
@@ -41,7 +42,26 @@ fn a_user_must_show_what_the_rule_asks_for() {
         let disposition = crate::support::only(released, stream);
         match code {
             None => drop(crate::support::forwarded(disposition)),
-            Some(code) => assert_eq!(denied(&disposition), code, "{change}"),
+            Some(code) => {
+                assert_eq!(denied(&disposition), code, "{change}");
+                let Disposition::Deny(denial) = &disposition else { panic!("not denied") };
+                let reply = denial.reply(&Words::default());
+                let challenge = reply.headers.iter().find(|(name, _)| name == "www-authenticate");
+                let challenge = challenge.map_or("", |(_, value)| value.as_str());
+                // RFC 6750 section 3.1, RFC 9470 section 3: what would do is said.
+                let says = match code {
+                    Code::ScopeRequired => "error=\"insufficient_scope\"",
+                    Code::AuthenticationTooOld => "error=\"insufficient_user_authentication\"",
+                    _ => "",
+                };
+                let wanted = match code {
+                    Code::ScopeRequired => "scope=\"video:write\"",
+                    Code::AuthenticationTooOld => "max_age=\"600\"",
+                    _ => "",
+                };
+                assert!(challenge.contains(says) && challenge.ends_with(wanted), "{challenge}");
+                assert_eq!(challenge.is_empty(), says.is_empty(), "{challenge}");
+            }
         }
     }
 }

@@ -177,6 +177,12 @@ impl Flow {
         (stream, strip, disposition)
     }
 
+    /// Any request, stripped already.
+    pub fn request(&mut self, head: &Stripped) -> Disposition {
+        self.streams += 1;
+        self.worker.on_request(StreamId(self.streams), head, &self.hop, self.now)
+    }
+
     pub fn get(&mut self, path: &str, token: &str) -> (StreamId, Disposition) {
         let value = format!("Bearer {token}");
         let (stream, _, disposition) = self.send(path, &[("authorization", value.as_bytes())]);
