@@ -40,6 +40,16 @@ impl PathMatch {
         Self::Prefix(prefix.trim_end_matches('/').to_owned())
     }
 
+    /// Whether every path that `other` matches is one of these.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(one), Self::Exact(other)) => one == other,
+            (Self::Exact(_), Self::Prefix(_)) => false,
+            // What lies below a path lies below whatever that lies below.
+            (Self::Prefix(_), Self::Exact(path) | Self::Prefix(path)) => self.matches(path),
+        }
+    }
+
     fn matches(&self, path: &str) -> bool {
         match self {
             Self::Exact(exact) => exact == path,
@@ -47,6 +57,20 @@ impl PathMatch {
                 .strip_prefix(prefix.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
         }
+    }
+}
+
+impl Rule {
+    /// Whether this one matches every request that `other` would. All that narrows a match counts here:
+    /// what one does not understand of the other, it does not cover.
+    fn covers(&self, other: &Self) -> bool {
+        let Self { path, methods, requirement: _, forward_token: _ } = self;
+        let all_methods = match (methods.as_slice(), other.methods.as_slice()) {
+            ([], _) => true,
+            (_, []) => false,
+            (some, others) => others.iter().all(|method| some.contains(method)),
+        };
+        all_methods && path.covers(&other.path)
     }
 }
 
@@ -108,6 +132,16 @@ impl Rules {
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
         Self(rules)
+    }
+
+    /// The rules that never match, each with the first that matches all it would; by their places.
+    #[must_use]
+    pub fn never_matched(&self) -> Vec<(usize, usize)> {
+        let covering = |(place, rule): (usize, &Rule)| {
+            let earlier = self.0.iter().take(place).position(|earlier| earlier.covers(rule))?;
+            Some((place, earlier))
+        };
+        self.0.iter().enumerate().filter_map(covering).collect()
     }
 
     /// What a request must show. `target` is `:path` with its query. Where no rule matches, a user.
@@ -327,6 +361,38 @@ mod tests {
         ] {
             let demand = rules.demand(method.as_bytes(), target.as_bytes(), false);
             assert_eq!(demand.level, level, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn a_rule_never_matches_behind_one_that_matches_all_it_would() {
+        let rule = |path, methods: &[&str]| Rule {
+            path,
+            methods: methods.iter().map(|m| (*m).to_owned()).collect(),
+            requirement: Requirement::Anonymous,
+            forward_token: None,
+        };
+        let (exact, prefix) = (|path: &str| PathMatch::Exact(path.to_owned()), PathMatch::prefix);
+        for (earlier, later, covered) in [
+            (rule(prefix("/"), &[]), rule(prefix("/"), &[]), true),
+            (rule(prefix("/"), &[]), rule(exact("/a"), &["GET"]), true),
+            (rule(prefix("/a"), &[]), rule(prefix("/a/"), &[]), true),
+            (rule(prefix("/a"), &[]), rule(prefix("/a/b"), &[]), true),
+            (rule(prefix("/a"), &[]), rule(exact("/a"), &[]), true),
+            (rule(exact("/a"), &[]), rule(exact("/a"), &[]), true),
+            (rule(prefix("/a"), &["GET", "PUT"]), rule(prefix("/a"), &["PUT"]), true),
+            (rule(prefix("/a"), &["GET"]), rule(prefix("/a"), &[]), false),
+            (rule(prefix("/a"), &["GET"]), rule(prefix("/a"), &["GET", "PUT"]), false),
+            (rule(prefix("/a/b"), &[]), rule(prefix("/a"), &[]), false),
+            (rule(prefix("/a"), &[]), rule(prefix("/ab"), &[]), false),
+            (rule(exact("/a"), &[]), rule(prefix("/a"), &[]), false),
+            (rule(exact("/a"), &[]), rule(exact("/a/"), &[]), false),
+            (rule(prefix("/a"), &[]), rule(prefix("/"), &[]), false),
+        ] {
+            let case = format!("{earlier:?} {later:?}");
+            let other = rule(exact("/other"), &[]);
+            let found = Rules::new(vec![other, earlier, later]).never_matched();
+            assert_eq!(found, if covered { vec![(2, 1)] } else { Vec::new() }, "{case}");
         }
     }
 
