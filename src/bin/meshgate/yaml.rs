@@ -404,14 +404,11 @@ mod tests {
 
     #[test]
     fn a_file_that_would_grow_without_end_is_refused() {
-        let mut text = "a0: &a0 [x]\n".to_owned();
-        for n in 1..40 {
-            let last = n - 1;
-            text += &format!("a{n}: &a{n} [*a{last}, *a{last}]\n");
-        }
-        for text in [text, "[".repeat(1_000) + &"]".repeat(1_000), "a: &a [*a]".to_owned()] {
-            assert!(parse(&text).is_err());
-        }
+        let twice = |n: u32| format!("a{}: &a{} [*a{n}, *a{n}]\n", n + 1, n + 1);
+        let text = ["a0: &a0 [x]\n".to_owned()].into_iter().chain((0..40).map(twice)).collect();
+        let texts: [String; 3] =
+            [text, "[".repeat(1_000) + &"]".repeat(1_000), "a: &a [*a]".to_owned()];
+        assert!(texts.iter().all(|text| parse(text).is_err()));
     }
 
     #[test]
