@@ -1,13 +1,17 @@
 //! The config: read once, checked in full, and after that nothing but values that make sense.
 //!
 //! Three steps, each of which goes on after a problem, so that one run reports them all: the bytes are
-//! JSON (`encoding`), it has the right shape (`raw`, `read`), its words make sense (`check`).
+//! JSON (`encoding`), it has the right shape (`raw`, `read`), its words make sense (`check`). What makes
+//! sense and is seldom meant is told as well (`warnings`), and kept.
 
 mod check;
 mod encoding;
 pub mod names;
 mod raw;
 mod read;
+#[cfg(all(feature = "schema", not(target_family = "wasm")))]
+mod schema;
+mod warnings;
 
 use std::fmt;
 use std::rc::Rc;
@@ -26,12 +30,17 @@ use crate::signature::Preference;
 use crate::signature::signing::SigningKey;
 use crate::token::ProviderId;
 use crate::token::algorithm::Algorithm;
+#[cfg(all(feature = "schema", not(target_family = "wasm")))]
+pub use schema::schema;
+
+pub use warnings::Callee;
+
 use names::{Authority, ClusterName, HeaderName, HttpUri, JsonPointer, KeyTemplate, PathTemplate};
 
 /// What `${env:NAME}` is read from: the environment of Envoy's VM.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// One thing that is wrong with a config.
+/// One thing that is wrong with a config, or that is to be told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Where: `providers.clerk.remote_jwks.uri`, `rules[2].match`; empty for the config as a whole.
@@ -115,6 +124,8 @@ pub struct Config {
     pub propagation: Propagation,
     /// Bounds on what strangers can make meshgate hold.
     pub limits: Limits,
+    /// What is allowed and yet seldom meant, to be told to who wrote it.
+    pub warnings: Vec<Problem>,
 }
 
 /// Where in the mesh a filter stands.

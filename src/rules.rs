@@ -147,6 +147,20 @@ impl Rules {
         Self(rules)
     }
 
+    /// The rules that never match, each with the first that matches all it would; by their places.
+    #[must_use]
+    pub fn never_matched(&self) -> Vec<(usize, usize)> {
+        let covering = |(place, rule): (usize, &Rule)| {
+            let earlier = self
+                .0
+                .iter()
+                .take(place)
+                .position(|earlier| earlier.matches.covers(&rule.matches))?;
+            Some((place, earlier))
+        };
+        self.0.iter().enumerate().filter_map(covering).collect()
+    }
+
     /// What a request must show that may be any of `targets`. Where no rule matches, a user.
     #[must_use]
     pub fn demand(&self, targets: &[Target<'_>], forward_token: bool) -> Demand {
@@ -224,6 +238,22 @@ impl Rules {
 }
 
 impl Match {
+    /// Whether this matches, for certain, every request that `other` would.
+    fn covers(&self, other: &Self) -> bool {
+        let Self { path, methods, hosts } = self;
+        let all_methods = match (methods.as_slice(), other.methods.as_slice()) {
+            ([], _) => true,
+            (_, []) => false,
+            (some, others) => others.iter().all(|method| some.contains(method)),
+        };
+        let all_hosts = match (hosts.as_slice(), other.hosts.as_slice()) {
+            ([], _) => true,
+            (_, []) => false,
+            (some, others) => others.iter().all(|host| some.iter().any(|one| one.covers(host))),
+        };
+        all_methods && all_hosts && path.covers(&other.path)
+    }
+
     fn fits(&self, method: &[u8], host: &Host, path: &str) -> Fit {
         let any = self.methods.is_empty() || self.methods.iter().any(|m| m.as_bytes() == method);
         if !any || !self.path.matches(path) {
@@ -436,6 +466,86 @@ mod tests {
             assert_eq!(rules.admit(&demand, &grants, now), verdict, "{name}: {value:?}");
         }
         assert_eq!(rules.admit(&demand, &grants(&[]), now), Err(scopes), "without a token");
+    }
+
+    #[test]
+    fn a_rule_never_matches_behind_one_that_matches_all_it_would() {
+        let rule = |path, methods: &[&str], hosts: &[&str]| {
+            rule(path, methods, hosts, Requirement::Anonymous)
+        };
+        let (exact, prefix) = (|path: &str| PathMatch::Exact(path.to_owned()), PathMatch::prefix);
+        let template = |segments: &[Segment]| PathMatch::Template(segments.to_vec());
+        let text = |text: &str| Segment::Text(text.to_owned());
+        let (any, rest) = (Segment::Any, Segment::Rest);
+        for (earlier, later, covered) in [
+            (rule(prefix("/"), &[], &[]), rule(prefix("/"), &[], &[]), true),
+            (rule(prefix("/"), &[], &[]), rule(exact("/a"), &["GET"], &["a.example"]), true),
+            (rule(prefix("/a"), &[], &[]), rule(prefix("/a/"), &[], &[]), true),
+            (rule(prefix("/a"), &[], &[]), rule(prefix("/a/b"), &[], &[]), true),
+            (rule(prefix("/a"), &[], &[]), rule(exact("/a"), &[], &[]), true),
+            (rule(exact("/a"), &[], &[]), rule(exact("/a"), &[], &[]), true),
+            (rule(prefix("/a"), &["GET", "PUT"], &[]), rule(prefix("/a"), &["PUT"], &[]), true),
+            (rule(prefix("/a"), &["GET"], &[]), rule(prefix("/a"), &[], &[]), false),
+            (rule(prefix("/a"), &["GET"], &[]), rule(prefix("/a"), &["GET", "PUT"], &[]), false),
+            (rule(prefix("/a/b"), &[], &[]), rule(prefix("/a"), &[], &[]), false),
+            (rule(prefix("/a"), &[], &[]), rule(prefix("/ab"), &[], &[]), false),
+            (rule(exact("/a"), &[], &[]), rule(prefix("/a"), &[], &[]), false),
+            (rule(exact("/a"), &[], &[]), rule(exact("/a/"), &[], &[]), false),
+            (rule(prefix("/a"), &[], &[]), rule(prefix("/"), &[], &[]), false),
+            (rule(prefix("/"), &[], &["a.example"]), rule(prefix("/"), &[], &[]), false),
+            (rule(prefix("/"), &[], &["*.example"]), rule(prefix("/"), &[], &["a.example"]), true),
+            (rule(prefix("/"), &[], &["a.example"]), rule(prefix("/"), &[], &["*.example"]), false),
+            (
+                rule(prefix("/"), &[], &["*.b.example"]),
+                rule(prefix("/"), &[], &["b.example"]),
+                false,
+            ),
+            (
+                rule(prefix("/v"), &[], &[]),
+                rule(template(&[text("v"), any.clone()]), &[], &[]),
+                true,
+            ),
+            (
+                rule(prefix("/v/x"), &[], &[]),
+                rule(template(&[text("v"), any.clone()]), &[], &[]),
+                false,
+            ),
+            (
+                rule(template(&[text("v"), any.clone()]), &[], &[]),
+                rule(exact("/v/7"), &[], &[]),
+                true,
+            ),
+            (
+                rule(template(&[text("v"), any.clone()]), &[], &[]),
+                rule(prefix("/v/7"), &[], &[]),
+                false,
+            ),
+            (
+                rule(template(&[text("v"), any.clone()]), &[], &[]),
+                rule(template(&[text("v"), text("7")]), &[], &[]),
+                true,
+            ),
+            (
+                rule(template(&[text("v"), rest.clone()]), &[], &[]),
+                rule(template(&[text("v"), any.clone(), text("x")]), &[], &[]),
+                true,
+            ),
+            (
+                rule(template(&[text("v"), any.clone()]), &[], &[]),
+                rule(template(&[text("v"), rest]), &[], &[]),
+                false,
+            ),
+            (
+                rule(template(&[any.clone(), text("x")]), &[], &[]),
+                rule(template(&[text("v"), any]), &[], &[]),
+                false,
+            ),
+        ] {
+            let case = format!("{earlier:?} {later:?}");
+            let other = rule(exact("/other"), &[], &[]);
+            let found = Rules::new(vec![other, earlier, later]).never_matched();
+            assert_eq!(found, if covered { vec![(2, 1)] } else { Vec::new() }, "{case}");
+        }
     }
 
     #[test]

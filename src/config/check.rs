@@ -124,6 +124,8 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         sharing: sharing?,
         propagation: propagation?,
         limits,
+        // Told of a config that is complete.
+        warnings: Vec::new(),
     })
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 
 use super::names::{self, BadName};
-use super::{Config, ConfigError, Environment, Problem, encoding, raw};
+use super::{Config, ConfigError, Environment, Problem, encoding, raw, warnings};
 
 /// Most problems reported in one go. A config with more has the wrong file in its place.
 const MAX_PROBLEMS: usize = 50;
@@ -44,11 +44,15 @@ pub fn config(
     let checked = json_object(text, &root).and_then(|mut object| {
         whole_numbers(&mut object);
         refuse_stray_variables(&object, &root);
+        warn_of_written_secrets(&object, &root);
         check(shape(object, &report), &root)
     });
-    let problems = report.problems.into_inner();
+    if let Some(config) = &checked {
+        warnings::warn(config, &root);
+    }
+    let (problems, warnings) = (report.problems.into_inner(), report.warnings.into_inner());
     match checked {
-        Some(config) if problems.is_empty() => Ok(config),
+        Some(config) if problems.is_empty() => Ok(Config { warnings, ..config }),
         Some(_) | None => Err(ConfigError(problems)),
     }
 }
@@ -108,6 +112,31 @@ fn refuse_stray_variables(value: &Value, at: &At<'_>) {
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Warns of secrets that stand in the config themselves.
+fn warn_of_written_secrets(value: &Value, at: &At<'_>) {
+    match value {
+        Value::String(text) => {
+            // Of a call's headers, those whose names say so are secrets.
+            let plain_header = at.path.rsplit_once(".headers.").is_some_and(|(_, name)| {
+                let name = name.to_ascii_lowercase();
+                !["authorization", "key", "token", "secret"].iter().any(|word| name.contains(word))
+            });
+            if is_secret(&at.path) && !plain_header && !text.contains("${env:") {
+                at.warning(
+                    "the secret stands in the config, where everybody reads it who may read that or Envoy's `/config_dump`, write `${env:NAME}`",
+                );
+            }
+        }
+        Value::Object(map) => {
+            for (name, item) in map {
+                warn_of_written_secrets(item, &at.field(name));
+            }
+        }
+        // No secret stands in a list.
+        Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -240,6 +269,7 @@ impl UnknownField {
 #[derive(Default)]
 pub struct Report {
     problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
     silent: RefCell<Vec<String>>,
 }
 
@@ -284,7 +314,7 @@ impl<'a> At<'a> {
     }
 
     /// The item `index` of this array.
-    fn index(&self, index: usize) -> At<'a> {
+    pub fn index(&self, index: usize) -> At<'a> {
         At { report: self.report, path: format!("{}[{index}]", self.path) }
     }
 
@@ -292,6 +322,12 @@ impl<'a> At<'a> {
     pub fn problem<T>(&self, message: impl Into<String>) -> Option<T> {
         self.report.add(self.path.clone(), message.into());
         None
+    }
+
+    /// Tells something that is no problem.
+    pub fn warning(&self, message: impl Into<String>) {
+        let warning = Problem { path: self.path.clone(), message: message.into() };
+        self.report.warnings.borrow_mut().push(warning);
     }
 
     /// A value that must be there.

@@ -624,4 +624,146 @@ fn mistakes_in_how_refusals_are_answered_are_told_with_the_remedy() {
     }
 }
 
+/// What a config is warned of: paths, and the beginnings of what is said.
+#[track_caller]
+fn assert_warned(config: &Value, expected: &[(&str, &str)]) {
+    let env = |_: &str| Some("sixteen random bytes".to_owned());
+    let config = Config::parse(config.to_string().as_bytes(), &env).unwrap();
+    let told: Vec<(&str, &str)> =
+        config.warnings.iter().map(|one| (one.path.as_str(), one.message.as_str())).collect();
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    for ((path, message), (at, begins)) in told.into_iter().zip(expected) {
+        assert_eq!(path, *at);
+        assert!(message.starts_with(begins), "{message}");
+    }
+}
+
+#[test]
+fn what_is_seldom_meant_is_warned_of_and_what_is_right_is_not() {
+    let mut quiet = good();
+    quiet["user"]["lookup"]["key_field"] = json!("/clerkId");
+    assert_warned(&quiet, &[]);
+    let of_key_field = ("user.lookup", "has no `key_field`");
+    assert_warned(&good(), &[of_key_field]);
+
+    let provider = |field: &str, value: Value| {
+        let mut config = quiet.clone();
+        config["providers"]["clerk"][field] = value;
+        config
+    };
+    assert_warned(
+        &provider("clock_skew", json!("121s")),
+        &[("providers.clerk.clock_skew", "tokens are taken for so long")],
+    );
+    assert_warned(&provider("clock_skew", json!("2m")), &[]);
+    let mut endless = provider("require_expiration", json!(false));
+    assert_warned(&endless, &[("providers.clerk.require_expiration", "a token without `exp`")]);
+    endless["providers"]["clerk"]["max_lifetime"] = json!("24h");
+    assert_warned(&endless, &[]);
+
+    let mut any = provider("allow_any_audience", json!(true));
+    any["providers"]["clerk"].as_object_mut().unwrap().remove("audiences");
+    assert_warned(&any, &[("providers.clerk.allow_any_audience", "tokens that the issuer made")]);
+    any["providers"]["clerk"]["authorized_parties"] = json!(["https://www.example"]);
+    assert_warned(&any, &[]);
+
+    let mut shared = provider("algorithms", json!(["RS256", "HS256"]));
+    assert_warned(&shared, &[]);
+    let clerk = shared["providers"]["clerk"].as_object_mut().unwrap();
+    clerk.remove("remote_jwks");
+    clerk.insert("local_jwks".to_owned(), json!({"keys": [{"kty": "oct", "k": "A".repeat(43)}]}));
+    assert_warned(&shared, &[("providers.clerk.algorithms", "who checks tokens with an HMAC key")]);
+}
+
+#[test]
+fn what_is_asked_in_the_clear_is_warned_of_but_on_the_loopback_and_in_a_mesh() {
+    let mesh = "outbound|80||auth.default.svc.cluster.local";
+    for (uri, cluster, open) in [
+        ("http://idp.example/jwks", "idp", true),
+        ("http://idp.example:8080/jwks", "idp", true),
+        ("http://10.0.0.1/jwks", "idp", true),
+        ("http://localhost.example/jwks", "idp", true),
+        ("http://[2001:db8::1]:80/jwks", "idp", true),
+        ("http://idp.example/jwks", "outbound|80||idp.example", true),
+        ("http://auth.default.svc.cluster.local/jwks", mesh, false),
+        ("http://127.0.0.1:9100/jwks", "idp", false),
+        ("http://[::1]:9100/jwks", "idp", false),
+        ("http://localhost:9100/jwks", "idp", false),
+        ("https://idp.example/jwks", "idp", false),
+    ] {
+        let config = json!({
+            "mode": "gateway",
+            "providers": {
+                "a": {"issuer": "a", "audiences": ["x"], "remote_jwks": {"uri": uri, "cluster": cluster}},
+                "b": {"issuer": "b", "audiences": ["x"], "discovery": {"uri": uri, "cluster": cluster}},
+                "c": {"issuer": "c", "audiences": ["x"], "introspection": {
+                    "uri": uri, "cluster": cluster, "client_id": "c", "client_secret": "${env:S}",
+                }},
+            },
+            "user": {"source": "claims"},
+            "revocation": {"feed": {"uri": uri, "cluster": cluster}},
+        });
+        let paths = [
+            "providers.a.remote_jwks.uri",
+            "providers.b.discovery.uri",
+            "providers.c.introspection.uri",
+            "revocation.feed.uri",
+        ];
+        let all = paths.map(|path| (path, "is asked in the clear"));
+        assert_warned(&config, if open { &all } else { &[] });
+        let mut config = egress();
+        config["service_tokens"]["mesh"]["client_credentials"]["uri"] = json!(uri);
+        config["service_tokens"]["mesh"]["client_credentials"]["cluster"] = json!(cluster);
+        let token = [("service_tokens.mesh.client_credentials.uri", "is asked in the clear")];
+        assert_warned(&config, if open { &token } else { &[] });
+    }
+}
+
+#[test]
+fn a_secret_in_the_config_itself_is_warned_of() {
+    let mut config = good();
+    config["user"]["lookup"]["key_field"] = json!("/id");
+    config["user"]["lookup"]["headers"] =
+        json!({"accept": "a/b", "authorization": "Bearer hush", "x-api-key": "${env:KEY}"});
+    config["sharing"] = json!({"key": "hush, hush, hush, hush"});
+    assert_warned(
+        &config,
+        &[
+            ("sharing.key", "the secret stands in the config"),
+            ("user.lookup.headers.authorization", "the secret stands in the config"),
+        ],
+    );
+}
+
+#[test]
+fn a_door_at_which_nobody_may_say_who_the_user_is_is_warned_of() {
+    let mut config = json!({
+        "mode": "service",
+        "service": {"name": "videos"},
+        "providers": good()["providers"],
+        "user": {"source": "claims"},
+        "boundary": {"peers": [{"spiffe_id": "spiffe://a/b"}]},
+    });
+    assert_warned(&config, &[]);
+    for word in ["reject", "strip"] {
+        config["boundary"]["otherwise"] = json!(word);
+        let says = format!("with `{word}` no request will have a user");
+        assert_warned(&config, &[("boundary.otherwise", &says)]);
+    }
+    config["boundary"]["peers"][0]["may_assert_user"] = json!(true);
+    assert_warned(&config, &[]);
+}
+
+#[test]
+fn a_rule_that_never_matches_is_warned_of() {
+    let mut config = good();
+    config["user"]["lookup"]["key_field"] = json!("/id");
+    config["rules"] = json!([
+        {"match": {"path_prefix": "/api"}, "require": "user"},
+        {"match": {"path": "/api/open"}, "require": "anonymous"},
+        {"match": {"path": "/open"}, "require": "anonymous"},
+    ]);
+    assert_warned(&config, &[("rules[1]", "never matches, since `rules[0]` matches")]);
+}
+
 const KEY: &str = r#"{"kty":"OKP","crv":"Ed25519","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;

@@ -31,6 +31,25 @@ impl PathMatch {
         Self::Prefix(prefix.trim_end_matches('/').to_owned())
     }
 
+    /// Whether every path that `other` matches is, for certain, one of these.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Exact(path)) => self.matches(path),
+            // What lies below a path lies below whatever that lies below.
+            (Self::Prefix(_), Self::Prefix(path)) => self.matches(path),
+            (Self::Prefix(prefix), Self::Template(segments)) => {
+                let beginning = prefix.split('/').skip(1);
+                beginning.clone().count() <= segments.len()
+                    && beginning.zip(segments).all(|(text, segment)| {
+                        matches!(segment, Segment::Text(literal) if literal == text)
+                    })
+            }
+            (Self::Template(own), Self::Template(others)) => covers(own, others),
+            (Self::Exact(_), Self::Prefix(_) | Self::Template(_))
+            | (Self::Template(_), Self::Prefix(_)) => false,
+        }
+    }
+
     pub(super) fn matches(&self, path: &str) -> bool {
         match self {
             Self::Exact(exact) => exact == path,
@@ -39,6 +58,24 @@ impl PathMatch {
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
             Self::Template(segments) => fits(segments, path),
         }
+    }
+}
+
+fn covers(own: &[Segment], others: &[Segment]) -> bool {
+    match (own, others) {
+        ([], []) => true,
+        // An empty text is a path that ends with a slash, below which nothing is.
+        ([Segment::Rest], [first, ..]) => {
+            *first != Segment::Text(String::new()) || others.len() > 1
+        }
+        ([Segment::Text(one), own @ ..], [Segment::Text(other), others @ ..]) => {
+            one == other && covers(own, others)
+        }
+        ([Segment::Any, own @ ..], [Segment::Text(other), others @ ..]) => {
+            !other.is_empty() && covers(own, others)
+        }
+        ([Segment::Any, own @ ..], [Segment::Any, others @ ..]) => covers(own, others),
+        _ => false,
     }
 }
 

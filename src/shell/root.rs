@@ -123,6 +123,9 @@ impl RootContext for Root {
                 return false;
             }
         };
+        for warning in &config.warnings {
+            host::log(Level::Warn, &format!("meshgate {}: {warning}", env!("CARGO_PKG_VERSION")));
+        }
         let crypto = match Crypto::choose(config.crypto, Box::new(host::BoringSsl)) {
             Ok(crypto) => crypto,
             Err(error) => {

@@ -1,0 +1,15 @@
+//! The command `meshgate`, as it is built, and the JSON Schema.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod broken;
+mod check;
+mod schema;
+mod support;
