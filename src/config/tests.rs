@@ -683,6 +683,7 @@ fn what_is_asked_in_the_clear_is_warned_of_but_on_the_loopback_and_in_a_mesh() {
         ("http://idp.example:8080/jwks", "idp", true),
         ("http://10.0.0.1/jwks", "idp", true),
         ("http://localhost.example/jwks", "idp", true),
+        ("http://127.0.0.1.example/jwks", "idp", true),
         ("http://[2001:db8::1]:80/jwks", "idp", true),
         ("http://idp.example/jwks", "outbound|80||idp.example", true),
         ("http://auth.default.svc.cluster.local/jwks", mesh, false),
