@@ -177,6 +177,32 @@ impl Schema {
                     r"^spiffe://(?!\.\.?/)[A-Za-z0-9._-]+(/(\*|(?!\.\.?(/|$))[A-Za-z0-9._-]+))+$",
                 ),
             ),
+            (
+                "Template",
+                text(
+                    "A plain path with places: `{name}` for any segment, `**` for all that follows.",
+                    r"^(?=/)(/(?!\.\.?(/|$))([^/?#%;\\{}*]+|\{[A-Za-z0-9_]+\}))*(/\*\*|/)?$",
+                ),
+            ),
+            (
+                "Host",
+                text(
+                    "A host: `api.example.com`, `*.example.com`, `localhost:8080`.",
+                    r"^(\*\.)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?$",
+                ),
+            ),
+            ("Scope", text("A scope (RFC 6749 section 3.3).", r"^[!#-\[\]-~]+$")),
+            (
+                "Origin",
+                text(
+                    "An origin: `https://www.example.com`, `https://*.example.com`, `null` or `*`.",
+                    r"^(\*|null|https?://[^/\s]+)$",
+                ),
+            ),
+            (
+                "Network",
+                text("An IP address, or a range of them.", r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"),
+            ),
             ("HeaderName", text("The name of a header.", HEADER_NAME)),
             ("HeaderValue", text("Visible ASCII with spaces inside.", HEADER_VALUE)),
             (
@@ -223,7 +249,8 @@ impl Schema {
             ("Duration", "RemoteJwks.max_stale RemoteJwks.unknown_kid_cooldown Lookup.timeout"),
             ("Duration", "Cache.ttl Cache.negative_ttl Cache.stale_while_revalidate"),
             ("Duration", "Cache.stale_if_error RedisCache.timeout Feed.timeout Feed.interval"),
-            ("Duration", "Feed.max_age Blacklist.timeout Blacklist.cache_ttl"),
+            ("Duration", "Feed.max_age Blacklist.timeout Blacklist.cache_ttl Rule.max_age"),
+            ("Duration", "Cors.max_age"),
             ("Uri", "ClientCredentials.uri RemoteJwks.uri Introspection.uri Feed.uri"),
             ("Cluster", "ClientCredentials.cluster RemoteJwks.cluster Introspection.cluster"),
             ("Cluster", "Lookup.cluster RedisCache.cluster Feed.cluster Blacklist.cluster"),
@@ -232,7 +259,9 @@ impl Schema {
             ("Pointer", "ContextHeader.user ContextHeader.claim"),
             ("Path", "Match.path Match.path_prefix TxnToken.jwks_path"),
             ("PathTemplate", "Lookup.path"),
-            ("SpiffePattern", "Peer.spiffe_id"),
+            ("Template", "Match.path_template"),
+            ("SpiffePattern", "Peer.spiffe_id AuthzPeer.spiffe_id"),
+            ("Network", "AuthzPeer.address"),
             ("HeaderName", "FromHeader.name"),
             ("HeaderValue", "Service.name Peer.service_name"),
             ("Secret", "ClientCredentials.client_secret Introspection.client_secret Sharing.key"),
@@ -240,7 +269,7 @@ impl Schema {
             ("CallHeaders", "Lookup.headers RedisCache.headers Feed.headers Blacklist.headers"),
             ("Text", "ClientCredentials.client_id Introspection.client_id Provider.issuer"),
             ("Text", "Sign.issuer Sign.audience TxnIssue.issuer TxnIssue.audience TxnIssue.kid"),
-            ("Text", "ServiceTokens.provider AcceptedTxnToken.provider"),
+            ("Text", "ServiceTokens.provider AcceptedTxnToken.provider Login.uri"),
         ];
         for (kind, places) in kinds {
             for (owner, name) in places.split(' ').filter_map(|place| place.split_once('.')) {
@@ -262,6 +291,14 @@ impl Schema {
             ("Blacklist", "keys", "KeyTemplate"),
             ("Rule", "roles", "Text"),
             ("Rule", "permissions", "Text"),
+            ("Rule", "scopes", "Scope"),
+            ("Match", "hosts", "Host"),
+            ("Authz", "original_uri", "HeaderName"),
+            ("Authz", "original_method", "HeaderName"),
+            ("Authz", "original_host", "HeaderName"),
+            ("Cors", "allow_origins", "Origin"),
+            ("Login", "origins", "Origin"),
+            ("Login", "codes", "Text"),
         ] {
             // Not merged into what the items were.
             self.property(owner, name, json!({"items": true, "minItems": 1}));
@@ -274,7 +311,7 @@ impl Schema {
         self.property("Match", "methods", method);
 
         for (owner, name, words) in [
-            ("Config", "mode", "gateway service egress"),
+            ("Config", "mode", "gateway service egress authz"),
             ("Config", "crypto", "auto host module"),
             ("Destination", "user_token", "strip forward"),
             ("Destination", "context", "strip forward"),
@@ -284,6 +321,7 @@ impl Schema {
             ("User", "source", "lookup claims"),
             ("Revocation", "on_unavailable", "deny allow"),
             ("Rule", "require", "anonymous optional user service"),
+            ("Cors", "preflight", "answer pass"),
             ("Sign", "alg", "EdDSA ES256"),
             ("TxnIssue", "alg", "EdDSA ES256"),
         ] {
@@ -293,6 +331,7 @@ impl Schema {
         self.define("Algorithm", json!({"type": "string", "enum": algorithms}));
 
         for (owner, name, least, most) in [
+            ("Body", "status", 400, 599),
             ("Cache", "max_entries", 2, 1_000_000),
             ("Limits", "max_token_bytes", 256, 65_536),
             ("Limits", "max_cached_tokens", 2, 1_000_000),
@@ -331,6 +370,8 @@ impl Schema {
             ("Blacklist", "cluster"),
             ("Active", "field equals"),
             ("Rule", "match require"),
+            ("Cors", "allow_origins"),
+            ("Login", "uri"),
             ("Sharing", "key"),
         ] {
             let names: Vec<&str> = names.split(' ').collect();
@@ -338,12 +379,15 @@ impl Schema {
                 definition.insert("required".to_owned(), json!(names));
             }
         }
-        for (owner, one, other) in [
-            ("OwnToken", "client_credentials", "sign"),
-            ("ContextHeader", "user", "claim"),
-            ("Match", "path", "path_prefix"),
+        for (owner, names) in [
+            ("OwnToken", "client_credentials sign"),
+            ("ContextHeader", "user claim"),
+            ("Match", "path path_prefix path_template"),
+            ("AuthzPeer", "address spiffe_id"),
         ] {
-            self.condition(owner, json!({"oneOf": [{"required": [one]}, {"required": [other]}]}));
+            let one: Vec<Value> =
+                names.split(' ').map(|name| json!({"required": [name]})).collect();
+            self.condition(owner, json!({"oneOf": one}));
         }
     }
 
@@ -371,10 +415,38 @@ impl Schema {
         self.condition(
             "Rule",
             json!({
-                "if": {"anyOf": [{"required": ["roles"]}, {"required": ["permissions"]}]},
+                "if": {"anyOf": [
+                    {"required": ["roles"]}, {"required": ["permissions"]}, {"required": ["scopes"]},
+                    {"required": ["claims"]}, {"required": ["max_age"]},
+                ]},
                 "then": {"properties": {"require": {"const": "user"}}},
             }),
         );
+        self.condition(
+            "Body",
+            json!({
+                "anyOf": [{"required": ["json"]}, {"required": ["text"]}, {"required": ["status"]}],
+                "not": {"required": ["json", "text"]},
+                "properties": {"status": {"not": {"const": 401}}},
+            }),
+        );
+        self.condition(
+            "Cors",
+            json!({
+                "if": {"required": ["allow_credentials"], "properties": {"allow_credentials": {"const": true}}},
+                "then": {"properties": {"allow_origins": {"items": {"not": {"enum": ["*", "null"]}}}}},
+            }),
+        );
+        self.condition(
+            "Login",
+            json!({
+                "if": {"properties": {"uri": {"pattern": r"\{original_url\}"}}},
+                "then": {"required": ["origins"]},
+            }),
+        );
+        let values =
+            json!({"additionalProperties": {"type": ["boolean", "number", "string", "array"]}});
+        self.property("Rule", "claims", values);
         self.condition(
             "User",
             json!({
@@ -489,7 +561,23 @@ impl Schema {
                     "required": ["user"],
                     "properties": {
                         "service": false, "boundary": false, "destinations": false,
-                        "service_tokens": false, "propagation": false,
+                        "service_tokens": false, "propagation": false, "authz": false,
+                        "providers": {"minProperties": 1, "additionalProperties": users},
+                        "rules": {"items": {"properties": {
+                            "require": {"enum": ["anonymous", "optional", "user"]},
+                        }}},
+                    },
+                },
+            }),
+            json!({
+                "if": mode(&["authz"]),
+                "then": {
+                    "required": ["user"],
+                    "properties": {
+                        "service": false, "boundary": false, "destinations": false,
+                        "service_tokens": false, "propagation": false, "cors": false,
+                        "login": false,
+                        "txn_token": {"properties": {"jwks_path": false}},
                         "providers": {"minProperties": 1, "additionalProperties": users},
                         "rules": {"items": {"properties": {
                             "require": {"enum": ["anonymous", "optional", "user"]},
@@ -503,6 +591,7 @@ impl Schema {
                     "required": ["service"],
                     "properties": {
                         "destinations": false, "service_tokens": false, "txn_token": false,
+                        "authz": false,
                         "providers": {"minProperties": 1, "additionalProperties": verified},
                     },
                     "if": {"not": door_to_all},
@@ -515,7 +604,8 @@ impl Schema {
                     "required": ["service", "destinations"],
                     "properties": {
                         "boundary": false, "txn_token": false, "user": false, "revocation": false,
-                        "rules": false, "crypto": false,
+                        "rules": false, "crypto": false, "authz": false, "cors": false,
+                        "login": false,
                         "context": {"properties": {"forward_token": false}},
                     },
                 },

@@ -59,6 +59,14 @@ txn_token:
 crypto: auto
 limits:
   max_waiters: 10
+answers:
+  type_prefix: https://errors.example/
+cors:
+  allow_origins: [https://www.example.com]
+  preflight: answer
+login:
+  uri: https://accounts.example.com/?to={original_url}
+  origins: [https://www.example.com]
 "#;
 
 const SERVICE: &str = r#"
@@ -111,6 +119,35 @@ rules:
   - match:
       path: /internal
     require: service
+"#;
+
+const AUTHZ: &str = r#"
+mode: authz
+providers:
+  idp:
+    issuer: idp
+    audiences: [api]
+    remote_jwks: {uri: https://idp.example/jwks, cluster: idp}
+user:
+  source: claims
+authz:
+  peers:
+    - address: 10.0.0.0/8
+    - spiffe_id: spiffe://cluster.local/ns/edge/sa/nginx
+  original_uri: [x-original-uri]
+answers:
+  realm: api
+  bodies:
+    "403":
+      json: {error: "{code}"}
+rules:
+  - match:
+      path_template: /videos/{id}
+      hosts: [api.example.com]
+    require: user
+    scopes: [video:read]
+    claims: {org: [acme]}
+    max_age: 10m
 "#;
 
 const EGRESS: &str = r"
@@ -461,6 +498,51 @@ const CASES: &[Case] = &[
     (EGRESS, "      client_id: videos\n", "", "service_tokens.asked.client_credentials.client_id"),
     (EGRESS, "  by_request_id: true", "  by_request: true # here", "propagation.by_request"),
     (EGRESS, "sharing:\n  key: ${env:KEY}\n", "", "propagation"),
+    // `authz`, `answers`, `cors` and `login`
+    (AUTHZ, "address: 10.0.0.0/8", "address: gateway # here", "authz.peers[0].address"),
+    (AUTHZ, "- address: 10.0.0.0/8", "- {} # here", "authz.peers[0]"),
+    (AUTHZ, "original_uri: [x-original-uri]", "original_uri: [] # here", "authz.original_uri"),
+    (AUTHZ, "authz:\n", "cors: {allow_origins: [https://a.example]} # here\nauthz:\n", "cors"),
+    (AUTHZ, "authz:\n", "service: {name: a} # here\nauthz:\n", "service"),
+    (GATEWAY, "crypto: auto", "authz: {} # here\ncrypto: auto", "authz"),
+    (
+        AUTHZ,
+        "      json: {error: \"{code}\"}",
+        "      status: 200 # here",
+        "answers.bodies.403.status",
+    ),
+    (AUTHZ, "      json: {", "      text: x\n      json: {", "answers.bodies.403"),
+    (GATEWAY, "preflight: answer", "preflight: ignore # here", "cors.preflight"),
+    (
+        GATEWAY,
+        "allow_origins: [https://www.example.com]",
+        "allow_origins: [www.example.com] # here",
+        "cors.allow_origins[0]",
+    ),
+    (
+        GATEWAY,
+        "preflight: answer",
+        "allow_credentials: true\n  allow_headers: [a]\n  max_age: 2 # here",
+        "cors.max_age",
+    ),
+    (GATEWAY, "  origins: [https://www.example.com]\n", "", "login.origins"),
+    (
+        AUTHZ,
+        "path_template: /videos/{id}",
+        "path_template: /videos/{id # here",
+        "rules[0].match.path_template",
+    ),
+    (
+        AUTHZ,
+        "      path_template: /videos/{id}",
+        "      path: /\n      path_template: /videos/{id}",
+        "rules[0].match",
+    ),
+    (AUTHZ, "hosts: [api.example.com]", "hosts: [https://a] # here", "rules[0].match.hosts[0]"),
+    (AUTHZ, "scopes: [video:read]", "scopes: [a b] # here", "rules[0].scopes[0]"),
+    (AUTHZ, "claims: {org: [acme]}", "claims: {org: {}} # here", "rules[0].claims.org"),
+    (AUTHZ, "max_age: 10m", "max_age: ten # here", "rules[0].max_age"),
+    (AUTHZ, "require: user", "require: optional # here", "rules[0].require"),
 ];
 
 /// What `check` knows and a schema cannot, or not without being read by nobody: bounds of durations, what one
@@ -583,8 +665,8 @@ fn is_valid(text: &str) -> bool {
 
 #[test]
 fn the_configs_that_are_broken_here_are_good_otherwise() {
-    let bases = [GATEWAY, SERVICE, EGRESS];
-    assert_eq!(told("good", &bases.map(str::to_owned)), [vec![], vec![], vec![]]);
+    let bases = [GATEWAY, SERVICE, EGRESS, AUTHZ];
+    assert_eq!(told("good", &bases.map(str::to_owned)), [vec![], vec![], vec![], vec![]]);
     assert!(bases.iter().all(|base| is_valid(base)));
 }
 

@@ -60,12 +60,20 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     all
 }
 
+/// What stands below `envoy/` and is for others than meshgate.
+fn is_anothers(file: &Path) -> bool {
+    file.ends_with("authz-client.yaml")
+        || file.parent().is_some_and(|dir| dir.ends_with("prometheus"))
+}
+
 /// The files below `envoy/`, and those with text.
 pub fn shown_files() -> (Vec<PathBuf>, Vec<PathBuf>) {
     let root = Path::new(ROOT);
     let mut texts = files(&root.join("docs"), "md");
     texts.push(root.join("README.md"));
-    (files(&root.join("envoy"), "yaml"), texts)
+    let mut yaml = files(&root.join("envoy"), "yaml");
+    yaml.retain(|file| !is_anothers(file));
+    (yaml, texts)
 }
 
 /// Every config that the repository shows, with its file.
