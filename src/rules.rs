@@ -119,12 +119,11 @@ impl Rules {
             forward_token: true,
             rules: Vec::new(),
         };
-        let Some(readings) = readings(target) else {
+        let Some(readings) = self.readings(method, target) else {
             demand.level = Level::Nobody;
             return demand;
         };
-        for reading in readings {
-            let rule = self.first_match(method, &reading);
+        for (_, rule) in readings {
             let requirement = rule.map(|(_, rule)| &rule.requirement);
             demand.service |= requirement == Some(&Requirement::Service);
             let level = match requirement {
@@ -165,6 +164,21 @@ impl Rules {
             }
         }
         Ok(())
+    }
+
+    /// Each reading of a request's path, and the rule that holds for it, with its place. `None` where the path
+    /// can be read in too many ways.
+    #[must_use]
+    pub fn readings(
+        &self,
+        method: &[u8],
+        target: &[u8],
+    ) -> Option<impl Iterator<Item = (String, Option<(usize, &Rule)>)>> {
+        let rule = |path: String| {
+            let rule = self.first_match(method, &path);
+            (path, rule)
+        };
+        Some(readings(target)?.into_iter().map(rule))
     }
 
     fn first_match(&self, method: &[u8], path: &str) -> Option<(usize, &Rule)> {
