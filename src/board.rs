@@ -135,6 +135,8 @@ pub struct Receipt {
     pub at: UnixTime,
     /// Whether another worker waits for it.
     pub watched: bool,
+    /// Whether it stands there. It need not: who finds nothing asks itself.
+    pub written: bool,
 }
 
 /// Shortest sharing key, in bytes: that of the MAC's security, SHA-256 halved.
@@ -356,7 +358,7 @@ impl Exchange {
         now: UnixTime,
         done: impl Fn(UnixTime, Note) -> Option<Note>,
     ) -> Receipt {
-        let mut receipt = Receipt { at: now, watched: false };
+        let mut receipt = Receipt { at: now, watched: false, written: false };
         for _ in 0..TRIES {
             let (found, version) = self.find(place);
             let note = match found {
@@ -376,6 +378,7 @@ impl Exchange {
                 break;
             };
             if self.put(place, &next, version) {
+                receipt.written = true;
                 break;
             }
         }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::boundary::destination::Destination;
-use crate::boundary::peer::{PeerName, SpiffePattern};
+use crate::boundary::peer::{Network, PeerName, SpiffePattern};
 use crate::boundary::txn_token::{Issuer, Published};
 use crate::headers::ManagedHeaders;
 use crate::jwks::KeySet;
@@ -123,6 +123,8 @@ pub enum Mode {
     Service(Box<Boundary>),
     /// Where a service's own requests leave.
     Egress(Box<Egress>),
+    /// Beside other proxies, which ask it about their requests.
+    Authz(Box<Authz>),
 }
 
 impl Mode {
@@ -133,6 +135,7 @@ impl Mode {
             Self::Gateway => "gateway",
             Self::Service(_) => "service",
             Self::Egress(_) => "egress",
+            Self::Authz(_) => "authz",
         }
     }
 
@@ -141,7 +144,7 @@ impl Mode {
     pub fn egress(&self) -> Option<&Egress> {
         match self {
             Self::Egress(egress) => Some(egress),
-            Self::Gateway | Self::Service(_) => None,
+            Self::Gateway | Self::Service(_) | Self::Authz(_) => None,
         }
     }
 
@@ -149,11 +152,33 @@ impl Mode {
     #[must_use]
     pub fn service(&self) -> Option<&str> {
         match self {
-            Self::Gateway => None,
+            Self::Gateway | Self::Authz(_) => None,
             Self::Service(boundary) => Some(&boundary.service),
             Self::Egress(egress) => Some(&egress.service),
         }
     }
+}
+
+/// How other proxies say what request they ask about.
+#[derive(Debug)]
+pub struct Authz {
+    /// Who may say so.
+    pub peers: Vec<AuthzPeer>,
+    /// The headers that have its path and query, or its whole URI.
+    pub original_uri: Vec<HeaderName>,
+    /// The headers that have its method.
+    pub original_method: Vec<HeaderName>,
+    /// The headers that have its host.
+    pub original_host: Vec<HeaderName>,
+}
+
+/// Who may say what request is asked about.
+#[derive(Debug)]
+pub enum AuthzPeer {
+    /// Who connects from there.
+    Address(Network),
+    /// Who has such a certificate.
+    Spiffe(SpiffePattern),
 }
 
 /// How the context of a request that came in reaches the requests that its service makes for its sake.
@@ -447,6 +472,8 @@ pub struct FromHeader {
 /// Where the user's record comes from.
 #[derive(Debug)]
 pub enum UserSource {
+    /// That is not said: no user's token is looked at.
+    Unsaid,
     /// The token's own claims are the record.
     Claims,
     /// A service is asked.
@@ -459,7 +486,7 @@ impl UserSource {
     pub fn lookup(&self) -> Option<&Lookup> {
         match self {
             Self::Lookup(lookup) => Some(lookup),
-            Self::Claims => None,
+            Self::Claims | Self::Unsaid => None,
         }
     }
 }

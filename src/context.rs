@@ -112,11 +112,13 @@ fn header_text(value: &Value, join: Option<&str>) -> Result<Option<String>, NoTe
         (Value::Null, _) => return Ok(None),
         (Value::Array(items), Some(join)) => {
             let items: Vec<String> = items.iter().map(scalar_text).collect::<Result<_, _>>()?;
-            // An item with the separator in it would be read as two.
-            if !join.is_empty() && items.iter().any(|item| item.contains(join)) {
+            let text = items.join(join);
+            // Who splits it again must find the same items: none with the separator in it, or a part of it
+            // at an end.
+            if !join.is_empty() && !items.is_empty() && !text.split(join).eq(&items) {
                 return Err(NoText);
             }
-            items.join(join)
+            text
         }
         (other, _) => scalar_text(other)?,
     };
@@ -167,6 +169,11 @@ mod tests {
             (json!([]), Some(","), Ok(None)),
             (json!(["a"]), None, Err(NoText)),
             (json!(["a", "b,ADMIN"]), Some(","), Err(NoText)),
+            (json!(["a,", "b"]), Some(",,"), Err(NoText)),
+            (json!(["a", " b"]), Some(","), Ok(Some("a, b"))),
+            (json!("a\tb"), None, Ok(Some("a\tb"))),
+            (json!("a\t"), None, Err(NoText)),
+            (json!(["a", "\t"]), Some(","), Err(NoText)),
             (json!([["a"]]), Some(","), Err(NoText)),
             (json!({"a": 1}), Some(","), Err(NoText)),
             (json!("a\r\nx-user-role: ADMIN"), None, Err(NoText)),

@@ -1,5 +1,7 @@
 //! Every way in which a request ends here, and what the client is told. One table.
 
+use std::borrow::Cow;
+
 use serde_json::json;
 
 use crate::token::TokenError;
@@ -42,6 +44,12 @@ pub enum Code {
     RoleRequired,
     /// The user lacks a permission.
     PermissionRequired,
+    /// The token lacks a scope.
+    ScopeRequired,
+    /// The token lacks a claim that the path asks for.
+    ClaimRequired,
+    /// The user was authenticated too long ago, or nobody says when.
+    AuthenticationTooOld,
     /// The hop is not who it says it is, or may not say what it says.
     UntrustedPeer,
     /// A service must have proved who it is.
@@ -58,8 +66,12 @@ pub enum Code {
     UserLookupUnavailable,
     /// The service's own token cannot be had.
     ServiceTokenUnavailable,
+    /// The service's exit cannot be told of the request.
+    PropagationUnavailable,
     /// The path can be read in too many ways.
     PathRefused,
+    /// It cannot be told what request another proxy asks about.
+    CheckRefused,
     /// What meshgate itself serves on this path is only read.
     MethodNotAllowed,
     /// Too many requests wait already.
@@ -70,7 +82,7 @@ pub enum Code {
 
 impl Code {
     /// Every code there is.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 34] = [
         Self::TokenMissing,
         Self::TokenMalformed,
         Self::AlgorithmNotAllowed,
@@ -88,6 +100,9 @@ impl Code {
         Self::UserDisabled,
         Self::RoleRequired,
         Self::PermissionRequired,
+        Self::ScopeRequired,
+        Self::ClaimRequired,
+        Self::AuthenticationTooOld,
         Self::UntrustedPeer,
         Self::ServiceRequired,
         Self::ContextMismatch,
@@ -96,7 +111,9 @@ impl Code {
         Self::RevocationUnavailable,
         Self::UserLookupUnavailable,
         Self::ServiceTokenUnavailable,
+        Self::PropagationUnavailable,
         Self::PathRefused,
+        Self::CheckRefused,
         Self::MethodNotAllowed,
         Self::Overloaded,
         Self::InternalError,
@@ -104,7 +121,7 @@ impl Code {
 
     #[rustfmt::skip] // a table
     const fn row(self) -> Row {
-        use Challenge::{InsufficientScope, InvalidToken, NoToken, None, OnlyRead, TryLater};
+        use Challenge::{InsufficientScope, InvalidToken, NoToken, None, OnlyRead, StepUp, TryLater};
         match self {
             Self::TokenMissing => Row("token_missing", 401, NoToken, "this path requires a bearer token"),
             Self::TokenMalformed => Row("token_malformed", 401, InvalidToken, "the token cannot be read"),
@@ -123,6 +140,9 @@ impl Code {
             Self::UserDisabled => Row("user_disabled", 403, None, "the user is not active"),
             Self::RoleRequired => Row("role_required", 403, None, "the user does not have a role that this path requires"),
             Self::PermissionRequired => Row("permission_required", 403, InsufficientScope, "the user does not have a permission that this path requires"),
+            Self::ScopeRequired => Row("scope_required", 403, InsufficientScope, "the token does not have a scope that this path requires"),
+            Self::ClaimRequired => Row("claim_required", 403, None, "the token does not have a claim that this path requires"),
+            Self::AuthenticationTooOld => Row("authentication_too_old", 401, StepUp, "the user must be authenticated anew for this path"),
             Self::UntrustedPeer => Row("untrusted_peer", 403, None, "the caller is not trusted to say what it says"),
             Self::ServiceRequired => Row("service_required", 403, None, "this path is for services that prove who they are"),
             Self::ContextMismatch => Row("context_mismatch", 403, None, "the request speaks for another user than the one that it is made for"),
@@ -131,7 +151,9 @@ impl Code {
             Self::RevocationUnavailable => Row("revocation_unavailable", 503, TryLater, "it cannot be known at present whether the token is revoked"),
             Self::UserLookupUnavailable => Row("user_lookup_unavailable", 503, TryLater, "the user cannot be looked up at present"),
             Self::ServiceTokenUnavailable => Row("service_token_unavailable", 503, TryLater, "the service's own token cannot be had at present"),
+            Self::PropagationUnavailable => Row("propagation_unavailable", 503, TryLater, "it cannot be noted at present whom the request is for"),
             Self::PathRefused => Row("path_refused", 400, None, "the path can be read in too many ways"),
+            Self::CheckRefused => Row("check_refused", 403, None, "the request that is asked about cannot be told"),
             Self::MethodNotAllowed => Row("method_not_allowed", 405, OnlyRead, "this path is only read"),
             Self::Overloaded => Row("overloaded", 503, TryLater, "too many requests are waiting"),
             Self::InternalError => Row("internal_error", 500, None, "the request could not be processed"),
@@ -165,6 +187,8 @@ enum Challenge {
     InvalidToken,
     /// Come with a token that may do more.
     InsufficientScope,
+    /// Come with a token of a fresher authentication (RFC 9470 section 3).
+    StepUp,
     /// Come again later.
     TryLater,
     /// Come with `GET` or `HEAD` (RFC 9110 section 15.5.6).
@@ -195,7 +219,7 @@ pub struct Reply {
     /// `grpc-status` (see [`Denial::reply`]) for a client that speaks gRPC.
     pub grpc_status: Option<u8>,
     /// The headers.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(Cow<'static, str>, String)>,
     /// The body; for gRPC the `grpc-message`.
     pub body: String,
 }
@@ -217,7 +241,8 @@ impl Denial {
             Some(detail) => format!("{explanation}: {detail}"),
             None => explanation.to_owned(),
         };
-        let mut headers = vec![("cache-control", "no-store".to_owned())];
+        let mut headers: Vec<(&'static str, String)> =
+            vec![("cache-control", "no-store".to_owned())];
         match challenge {
             Challenge::None => {}
             Challenge::NoToken => {
@@ -228,6 +253,12 @@ impl Denial {
             }
             Challenge::InsufficientScope => {
                 headers.push(("www-authenticate", bearer("insufficient_scope", explanation)));
+            }
+            Challenge::StepUp => {
+                headers.push((
+                    "www-authenticate",
+                    bearer("insufficient_user_authentication", explanation),
+                ));
             }
             Challenge::TryLater => headers.push(("retry-after", RETRY_AFTER_SECS.to_owned())),
             Challenge::OnlyRead => headers.push(("allow", "GET, HEAD".to_owned())),
@@ -243,7 +274,7 @@ impl Denial {
                     500 => 13,
                     _ => 14,
                 }),
-                headers,
+                headers: named(headers),
                 body: format!("{code}: {detail}"),
             };
         }
@@ -259,7 +290,7 @@ impl Denial {
         Reply {
             status,
             grpc_status: None,
-            headers,
+            headers: named(headers),
             body: json!({
                 "type": format!("urn:meshgate:error:{code}"),
                 "title": title,
@@ -271,6 +302,10 @@ impl Denial {
             .to_string(),
         }
     }
+}
+
+fn named(headers: Vec<(&'static str, String)>) -> Vec<(Cow<'static, str>, String)> {
+    headers.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }
 
 /// A challenge with an error. None of our explanations has a quote or a backslash in it.
@@ -307,7 +342,7 @@ mod tests {
     }
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
-        let found = reply.headers.iter().find(|(n, _)| *n == name);
+        let found = reply.headers.iter().find(|(n, _)| n == name);
         found.map(|(_, value)| value.as_str())
     }
 

@@ -81,6 +81,11 @@ impl ManagedHeaders {
         self.0.contains(&canonical(name))
     }
 
+    /// The names, as [`canonical`] writes them.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     /// The edits that take every managed field of `fields` away, by the name it was sent with.
     /// This holds for trailers as it does for headers.
     pub fn removals<'a>(&'a self, fields: &'a [Field]) -> impl Iterator<Item = Edit> + 'a {
@@ -116,6 +121,17 @@ impl Stripped {
         let edits = managed.removals(&head).collect();
         let (asserted, rest) = head.into_iter().partition(|field| managed.covers(&field.name));
         (edits, Self { rest, asserted })
+    }
+
+    /// The same head of a request with another target.
+    #[must_use]
+    pub fn as_if(&self, method: &[u8], host: &[u8], path: &[u8]) -> Self {
+        let field =
+            |name: &str, value: &[u8]| Field { name: name.to_owned(), value: value.to_vec() };
+        let target = [field(":method", method), field(":authority", host), field(":path", path)];
+        let others = self.rest.iter().filter(|field| !target.iter().any(|t| t.name == field.name));
+        let rest = target.iter().chain(others).cloned().collect();
+        Self { rest, asserted: self.asserted.clone() }
     }
 
     /// What was taken out: the words of whoever sent it, for [`crate::boundary`] to weigh. Nobody else

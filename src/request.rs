@@ -9,11 +9,14 @@
 //! and what a gateway signed: these tokens go the same way up to `not revoked`, one after the other. Where
 //! they say who the user is, or the hop may, the way ends there.
 //!
+//! Where another proxy asks about a request (`authz`), the way is the same, and ends in [`Step::Answer`].
+//!
 //! At a service's exit (`exit`) the way is another one, and short: where the request goes, what may go there.
 //!
 //! What each step finds wanting ends in [`Step::Deny`], and nothing else does not end in
 //! [`Step::Forward`], whose edits need a [`Permit`].
 
+pub mod authz;
 mod door;
 mod exit;
 mod vetting;
@@ -28,9 +31,9 @@ use crate::callout::CallKey;
 use crate::config::{Config, Mode, Places, Provider, TokenKind, UserSource};
 use crate::context::{ContextError, UserContext, texts};
 use crate::denial::{Code, Denial, Reply};
-use crate::headers::{Edit, Stripped, context_edits};
+use crate::headers::{Edit, Field, Stripped, canonical, context_edits};
 use crate::jwks::cache::Keys;
-use crate::rules::{Demand, Lacking, Level};
+use crate::rules::{Demand, Grants, Lacking, Level, Target};
 use crate::time::UnixTime;
 use crate::token::cache::Remembered;
 use crate::token::extract::{self, Removals};
@@ -40,6 +43,7 @@ use crate::user::cache::Cached;
 use crate::user::stored::Stored;
 use crate::user::{Known, UserKey, UserRecord};
 use crate::worker::Shared;
+use authz::{Asked, Unclear};
 use door::Door;
 use exit::AwaitToken;
 use vetting::{AwaitFeed, AwaitListed, revoked_meanwhile, vet};
@@ -119,7 +123,6 @@ struct Facts {
     /// What takes those off that stay behind where the user's is forwarded: services'.
     others: Vec<Edit>,
     reference: Reference,
-    arrived: UnixTime,
     /// The service that proved to be the caller.
     service: Option<String>,
     /// The token by which it did.
@@ -130,8 +133,8 @@ struct Facts {
 #[derive(Debug)]
 pub(crate) struct Reference {
     request_id: String,
-    /// Whether the upstream is to be told the id: the client sent none, or a bad one.
-    is_new: bool,
+    /// What leaves the upstream this id and no other.
+    edits: Vec<Edit>,
     grpc: bool,
 }
 
@@ -149,13 +152,32 @@ pub fn begin(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> 
     let config = Rc::clone(&shared.config);
     match &config.mode {
         Mode::Egress(egress) => exit::leave(head, hop, egress, shared, now),
-        Mode::Gateway | Mode::Service(_) => enter(head, hop, shared, now),
+        Mode::Gateway | Mode::Service(_) => {
+            let target = Target {
+                method: head.value(":method").unwrap_or_default(),
+                host: head.value(":authority").unwrap_or_default(),
+                path: head.value(":path").unwrap_or_default(),
+            };
+            enter(head, &[target], hop, shared, now)
+        }
+        Mode::Authz(authz) => match Asked::of(head, hop, authz) {
+            Ok(asked) => enter(&asked.head, &asked.targets(), hop, shared, now),
+            Err(Unclear(code, why)) => {
+                Step::Deny(Reference::of(head, shared).denial(code, Some(why)))
+            }
+        },
     }
 }
 
-/// Takes a request up that comes in.
-fn enter(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> Step {
-    let facts = Facts::of(head, shared, now);
+/// Takes a request up that comes in, as any of `targets`.
+fn enter(
+    head: &Stripped,
+    targets: &[Target<'_>],
+    hop: &Hop,
+    shared: &mut Shared,
+    now: UnixTime,
+) -> Step {
+    let facts = Facts::of(head, targets, shared);
     if let Some(published) = published_at(head, &shared.config) {
         return match head.value(":method") {
             Some(b"GET" | b"HEAD") => Step::Answer(published.reply()),
@@ -163,14 +185,14 @@ fn enter(head: &Stripped, hop: &Hop, shared: &mut Shared, now: UnixTime) -> Step
         };
     }
     match facts.demand.level {
-        Level::Anonymous => return without_user(facts, shared),
+        Level::Anonymous => return without_user(facts, shared, now),
         Level::Nobody => return facts.refuse(Code::PathRefused),
         Level::Optional | Level::User => {}
     }
     let config = Rc::clone(&shared.config);
     match &config.mode {
         Mode::Egress(_) => facts.refuse(Code::InternalError),
-        Mode::Gateway => {
+        Mode::Gateway | Mode::Authz(_) => {
             let stands_in = |id: ProviderId, text: &[u8]| {
                 let provider = id.pick(&config.providers);
                 provider.is_some_and(|p| extract::stands_in(head, &p.places, text))
@@ -217,7 +239,7 @@ fn present(
     let config = Rc::clone(&shared.config);
     let text = match (found, facts.demand.level) {
         (Ok(Some(text)), _) => text,
-        (Ok(None), Level::Optional | Level::Anonymous) => return without_user(facts, shared),
+        (Ok(None), Level::Optional | Level::Anonymous) => return without_user(facts, shared, now),
         (Ok(None), Level::User | Level::Nobody) => return facts.refuse(Code::TokenMissing),
         (Err(error), _) => return facts.refuse_token(error),
     };
@@ -462,6 +484,8 @@ fn find_user(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixT
     let config = Rc::clone(&shared.config);
     let lookup = match &config.user {
         UserSource::Lookup(lookup) => lookup,
+        // Nobody's token is looked at there.
+        UserSource::Unsaid => return facts.refuse(Code::InternalError),
         UserSource::Claims => {
             let record = UserRecord::new(token.claims().members().clone());
             return admitted(facts, &token, &record, shared, now);
@@ -508,49 +532,56 @@ fn admitted(
     }
     let roles = texts(record.members(), "role");
     let permissions = texts(record.members(), "permissions");
-    match config.rules.admit(&facts.demand, &roles, &permissions) {
-        Ok(()) => {}
-        Err(Lacking::Role) => return facts.refuse(Code::RoleRequired),
-        Err(Lacking::Permission) => return facts.refuse(Code::PermissionRequired),
+    let issuer = token.provider().pick(&config.providers);
+    let grants = Grants {
+        roles: &roles,
+        permissions: &permissions,
+        claims: Some(token.claims()),
+        clock_skew: issuer.map(|issuer| issuer.clock_skew).unwrap_or_default(),
+    };
+    if let Err(lacking) = config.rules.admit(&facts.demand, &grants, now) {
+        return facts.refuse_lacking(&lacking);
     }
     match UserContext::assemble(&config.context, token.claims(), record) {
         Ok(context) => {
             let (permit, keep_token) = (Permit(()), facts.demand.forward_token);
-            let context =
-                shared.signed(&permit, token, context, &facts.reference.request_id, now);
-            facts.forward(&permit, &context, keep_token, shared)
+            let context = shared.signed(&permit, token, context, &facts.reference.request_id, now);
+            facts.forward(&permit, &context, keep_token, shared, now)
         }
-        Err(ContextError::Claim) => Step::Deny(facts.denial(
-            Code::TokenMalformed,
-            Some("it lacks a claim that is required, or has one that no header can carry"),
-        )),
-        Err(ContextError::Record) => Step::Deny(facts.denial(
-            Code::UserLookupUnavailable,
-            Some("the user's record lacks a field that is required, or has one that no header can carry"),
-        )),
+        Err(error) => {
+            let (code, detail) = match (error, &config.user) {
+                (ContextError::Record, UserSource::Lookup(_)) => (
+                    Code::UserLookupUnavailable,
+                    "the user's record lacks a field that is required, or has one that no header can carry",
+                ),
+                // Where the claims are the record, nothing but the token is at fault.
+                (ContextError::Record, UserSource::Claims | UserSource::Unsaid)
+                | (ContextError::Claim, _) => (
+                    Code::TokenMalformed,
+                    "it lacks a claim that is required, or has one that no header can carry",
+                ),
+            };
+            Step::Deny(facts.denial(code, Some(detail)))
+        }
     }
 }
 
 /// Lets a request go on for which no user speaks. A token that was not verified goes no further:
 /// the upstream might believe it.
-fn without_user(facts: Facts, shared: &Shared) -> Step {
+fn without_user(facts: Facts, shared: &Shared, now: UnixTime) -> Step {
     let context = UserContext::nobody(&shared.config.context);
-    facts.forward(&Permit(()), &context, false, shared)
+    facts.forward(&Permit(()), &context, false, shared, now)
 }
 
 impl Facts {
-    fn of(head: &Stripped, shared: &mut Shared, now: UnixTime) -> Self {
+    fn of(head: &Stripped, targets: &[Target<'_>], shared: &mut Shared) -> Self {
         let config = &shared.config;
-        let demand = config.rules.demand(
-            head.value(":method").unwrap_or_default(),
-            head.value(":path").unwrap_or_default(),
-            config.context.forward_token,
-        );
+        let demand = config.rules.demand(targets, config.context.forward_token);
         let places = config.providers.iter().map(|provider| &provider.places);
         let removals = Removals::of(head, &places);
         let others = if demand.forward_token { of_services(head, config) } else { Vec::new() };
         let reference = Reference::of(head, shared);
-        Self { demand, removals, others, reference, arrived: now, service: None, proof: None }
+        Self { demand, removals, others, reference, service: None, proof: None }
     }
 
     fn forward(
@@ -559,20 +590,42 @@ impl Facts {
         context: &UserContext,
         keep_token: bool,
         shared: &Shared,
+        now: UnixTime,
     ) -> Step {
-        shared.tell_exit(&self.reference, context, self.arrived);
+        // What stands under its id could be another's, and would be restored for it.
+        if !shared.tell_exit(&self.reference, context, now) {
+            return self.refuse(Code::PropagationUnavailable);
+        }
         let mut edits = context_edits(permit, context);
         edits.extend(self.removals.alike);
         edits.extend(if keep_token { self.others } else { self.removals.read });
         if let Some(service) = self.service {
             edits.push(Edit::Set(SERVICE_NAME.to_owned(), service.into_bytes()));
         }
-        edits.extend(self.reference.into_edit());
-        Step::Forward(edits)
+        match &shared.config.mode {
+            Mode::Gateway | Mode::Service(_) | Mode::Egress(_) => {
+                edits.extend(self.reference.into_edits());
+                Step::Forward(edits)
+            }
+            Mode::Authz(_) => {
+                let managed = &shared.config.context.managed;
+                Step::Answer(authz::allowed(permit, edits, managed, self.reference.request_id()))
+            }
+        }
     }
 
     fn refuse(self, code: Code) -> Step {
         Step::Deny(self.denial(code, None))
+    }
+
+    fn refuse_lacking(self, lacking: &Lacking) -> Step {
+        self.refuse(match lacking {
+            Lacking::Role => Code::RoleRequired,
+            Lacking::Permission => Code::PermissionRequired,
+            Lacking::Scope(_) => Code::ScopeRequired,
+            Lacking::Claim => Code::ClaimRequired,
+            Lacking::Authentication(_) => Code::AuthenticationTooOld,
+        })
     }
 
     fn refuse_token(self, error: TokenError) -> Step {
@@ -600,12 +653,13 @@ impl Facts {
 
 impl Reference {
     fn of(head: &Stripped, shared: &mut Shared) -> Self {
-        let sent = head.value("x-request-id").and_then(request_id);
-        let is_new = sent.is_none();
-        let grpc = head.value("content-type").is_some_and(|kind| {
-            kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
-        });
-        Self { request_id: sent.unwrap_or_else(|| shared.new_request_id()), is_new, grpc }
+        let (request_id, edits) = one_request_id(head, shared);
+        // Who asks about a request reads the HTTP status, whatever the request's client speaks.
+        let grpc = !matches!(shared.config.mode, Mode::Authz(_))
+            && head.value("content-type").is_some_and(|kind| {
+                kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
+            });
+        Self { request_id, edits, grpc }
     }
 
     /// The id.
@@ -613,15 +667,36 @@ impl Reference {
         &self.request_id
     }
 
-    /// What tells the upstream the id, where it is not told already.
-    fn into_edit(self) -> Option<Edit> {
-        self.is_new.then(|| Edit::Set("x-request-id".to_owned(), self.request_id.into_bytes()))
+    fn into_edits(self) -> Vec<Edit> {
+        self.edits
     }
 
     fn denial(self, code: Code, detail: Option<&'static str>) -> Denial {
         Denial { code, detail, request_id: self.request_id, grpc: self.grpc }
     }
 }
+
+/// The request's id, new where it has none or a bad one, and what takes others off: by the one that the
+/// service reads, the exit knows whose request it serves.
+fn one_request_id(head: &Stripped, shared: &mut Shared) -> (String, Vec<Edit>) {
+    let alike = |field: &&Field| {
+        field.name.len() == REQUEST_ID.len() && canonical(&field.name) == REQUEST_ID
+    };
+    let (ids, others): (Vec<&Field>, Vec<&Field>) =
+        head.fields().filter(alike).partition(|field| field.name == REQUEST_ID);
+    let mut edits: Vec<Edit> =
+        others.into_iter().map(|field| Edit::Remove(field.name.clone())).collect();
+    let sent = ids.first().and_then(|field| request_id(&field.value));
+    let is_told = sent.is_some() && ids.len() == 1;
+    let id = sent.unwrap_or_else(|| shared.new_request_id());
+    if !is_told {
+        edits.push(Edit::Set(REQUEST_ID.to_owned(), id.clone().into_bytes()));
+    }
+    (id, edits)
+}
+
+/// The header that names a request.
+pub(crate) const REQUEST_ID: &str = "x-request-id";
 
 /// Longest request id that is taken from a client, in bytes: three UUIDs.
 const MAX_REQUEST_ID_BYTES: usize = 128;

@@ -1,11 +1,24 @@
-//! What a request must show, by its path and method.
+//! What a request must show, by its host, path and method.
 //!
 //! A path can be read in more than one way: as it was sent, or with its escapes, dots and double
 //! slashes resolved, as the router or the upstream may do. A rule that looked at one reading could
 //! be passed by by another, so a request must meet the rule of **each** reading. An ordinary path
-//! has only one.
+//! has only one. The same goes for a host of which it depends on the reader whether it is a rule's.
 
-use std::collections::BTreeSet;
+mod host;
+mod path;
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::time::UnixTime;
+use crate::token::claims::Claims;
+use host::{Fit, Host};
+use path::readings;
+
+pub use host::HostPattern;
+pub use path::{PathMatch, Segment, percent_decoded};
 
 /// The rules, in their order in the config.
 #[derive(Debug)]
@@ -14,44 +27,38 @@ pub struct Rules(Vec<Rule>);
 /// One rule.
 #[derive(Debug)]
 pub struct Rule {
-    /// The paths it is for.
-    pub path: PathMatch,
-    /// The methods it is for; all where it names none.
-    pub methods: Vec<String>,
+    /// The requests it is for.
+    pub matches: Match,
     /// What it demands.
     pub requirement: Requirement,
     /// Whether the token is forwarded here; where unset, `context.forward_token` says.
     pub forward_token: Option<bool>,
 }
 
-/// The paths a rule is for.
+/// The requests a rule is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PathMatch {
-    /// This path.
-    Exact(String),
-    /// This path and those below it. `/api` holds `/api` and `/api/x` but not `/apix`.
-    Prefix(String),
+pub struct Match {
+    /// Their paths.
+    pub path: PathMatch,
+    /// Their methods; all where it names none.
+    pub methods: Vec<String>,
+    /// Their hosts; all where it names none.
+    pub hosts: Vec<HostPattern>,
 }
 
-impl PathMatch {
-    /// The path `prefix` and those below it, whether or not it ends with a slash.
-    #[must_use]
-    pub fn prefix(prefix: &str) -> Self {
-        Self::Prefix(prefix.trim_end_matches('/').to_owned())
-    }
-
-    fn matches(&self, path: &str) -> bool {
-        match self {
-            Self::Exact(exact) => exact == path,
-            Self::Prefix(prefix) => path
-                .strip_prefix(prefix.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-        }
-    }
+/// What a rule looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// `:method`.
+    pub method: &'a [u8],
+    /// `:authority`.
+    pub host: &'a [u8],
+    /// `:path`, with its query.
+    pub path: &'a [u8],
 }
 
 /// What a request must show.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Requirement {
     /// Nothing; a token is not looked at.
     Anonymous,
@@ -60,15 +67,25 @@ pub enum Requirement {
     /// A service that proved who it is; a user or none.
     Service,
     /// A user.
-    User {
-        /// The user has one of these, where there are any.
-        roles: Vec<String>,
-        /// The user has all of these.
-        permissions: Vec<String>,
-    },
+    User(Needs),
 }
 
-/// What the rules of all readings of a path ask for together.
+/// What a user must have.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Needs {
+    /// One of these, where there are any.
+    pub roles: Vec<String>,
+    /// All of these.
+    pub permissions: Vec<String>,
+    /// All of these, in the token (RFC 8693 section 4.2).
+    pub scopes: Vec<String>,
+    /// Claims that the token has with one of these values; none named, with any.
+    pub claims: Vec<(String, Vec<Value>)>,
+    /// How long ago at most the user was authenticated (RFC 9470).
+    pub max_age: Option<Duration>,
+}
+
+/// What the rules of all readings of a request ask for together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demand {
     /// The sternest of the requirements.
@@ -81,16 +98,47 @@ pub struct Demand {
     rules: Vec<usize>,
 }
 
+/// One way to read a request's path.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    /// The path so read.
+    pub path: String,
+    /// The rules for it, with their places.
+    pub rules: Vec<(usize, &'a Rule)>,
+    /// Whether the last of them certainly is. Where none is, a user is required, too.
+    pub is_certain: bool,
+}
+
+/// What a user has.
+#[derive(Debug, Clone, Copy)]
+pub struct Grants<'a> {
+    /// The user's roles.
+    pub roles: &'a [String],
+    /// What the user may do.
+    pub permissions: &'a [String],
+    /// The claims of the user's token. A user whom a trusted hop names has none here, and so neither scopes
+    /// nor a time of authentication.
+    pub claims: Option<&'a Claims>,
+    /// By how much the issuer's clock and ours may differ.
+    pub clock_skew: Duration,
+}
+
 /// What a user lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lacking {
     /// One of a rule's roles.
     Role,
     /// One of a rule's permissions.
     Permission,
+    /// One of these scopes, all of which are asked for.
+    Scope(Vec<String>),
+    /// A claim, or the right value there.
+    Claim,
+    /// A recent authentication: within this span.
+    Authentication(Duration),
 }
 
-/// How much must be shown, from the mildest to the sternest.
+/// How much must be grants, from the mildest to the sternest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// See [`Requirement::Anonymous`].
@@ -110,216 +158,200 @@ impl Rules {
         Self(rules)
     }
 
-    /// What a request must show. `target` is `:path` with its query. Where no rule matches, a user.
+    /// What a request must show that may be any of `targets`. Where no rule matches, a user.
     #[must_use]
-    pub fn demand(&self, method: &[u8], target: &[u8], forward_token: bool) -> Demand {
+    pub fn demand(&self, targets: &[Target<'_>], forward_token: bool) -> Demand {
         let mut demand = Demand {
-            level: Level::Anonymous,
+            level: if targets.is_empty() { Level::Nobody } else { Level::Anonymous },
             service: false,
             forward_token: true,
             rules: Vec::new(),
         };
-        let Some(readings) = self.readings(method, target) else {
-            demand.level = Level::Nobody;
-            return demand;
-        };
-        for (_, rule) in readings {
-            let requirement = rule.map(|(_, rule)| &rule.requirement);
-            demand.service |= requirement == Some(&Requirement::Service);
-            let level = match requirement {
-                Some(Requirement::Anonymous) => Level::Anonymous,
-                Some(Requirement::Optional | Requirement::Service) => Level::Optional,
-                Some(Requirement::User { .. }) | None => Level::User,
+        for target in targets {
+            let Some(readings) = readings(target.path) else {
+                demand.level = Level::Nobody;
+                return demand;
             };
-            demand.level = demand.level.max(level);
-            demand.forward_token &=
-                rule.and_then(|(_, rule)| rule.forward_token).unwrap_or(forward_token);
-            if let Some((place, _)) = rule
-                && !demand.rules.contains(&place)
-            {
-                demand.rules.push(place);
+            let host = Host::of(target.host);
+            for reading in &readings {
+                self.add(&mut demand, target.method, &host, reading, forward_token);
             }
         }
         demand
     }
 
-    /// Whether a user with these roles and permissions has what `demand` asks for.
+    /// Adds what one reading asks for: the first rule that is certainly meant, and those before it that may
+    /// be.
+    fn add(
+        &self,
+        demand: &mut Demand,
+        method: &[u8],
+        host: &Host,
+        path: &str,
+        forward_token: bool,
+    ) {
+        for (place, rule) in self.0.iter().enumerate() {
+            let fit = rule.matches.fits(method, host, path);
+            if fit == Fit::No {
+                continue;
+            }
+            let level = match &rule.requirement {
+                Requirement::Anonymous => Level::Anonymous,
+                Requirement::Optional | Requirement::Service => Level::Optional,
+                Requirement::User(_) => Level::User,
+            };
+            demand.level = demand.level.max(level);
+            demand.service |= rule.requirement == Requirement::Service;
+            demand.forward_token &= rule.forward_token.unwrap_or(forward_token);
+            if !demand.rules.contains(&place) {
+                demand.rules.push(place);
+            }
+            if fit == Fit::Yes {
+                return;
+            }
+        }
+        demand.level = demand.level.max(Level::User);
+        demand.forward_token &= forward_token;
+    }
+
+    /// Each reading of a request's path, and the rules that hold for it. `None` where the path can be read in
+    /// too many ways. [`Self::demand`] asks for all that these do.
+    #[must_use]
+    pub fn readings(&self, target: &Target<'_>) -> Option<Vec<Reading<'_>>> {
+        let host = Host::of(target.host);
+        let of_path = |path: String| {
+            let mut reading = Reading { path, rules: Vec::new(), is_certain: false };
+            for (place, rule) in self.0.iter().enumerate() {
+                let fit = rule.matches.fits(target.method, &host, &reading.path);
+                if fit != Fit::No {
+                    reading.rules.push((place, rule));
+                }
+                if fit == Fit::Yes {
+                    reading.is_certain = true;
+                    break;
+                }
+            }
+            reading
+        };
+        Some(readings(target.path)?.into_iter().map(of_path).collect())
+    }
+
+    /// Whether a user who shows this has what `demand` asks for.
     ///
     /// # Errors
     /// What the user lacks.
     pub fn admit(
         &self,
         demand: &Demand,
-        user_roles: &[String],
-        user_permissions: &[String],
+        grants: &Grants<'_>,
+        now: UnixTime,
     ) -> Result<(), Lacking> {
         for rule in demand.rules.iter().filter_map(|place| self.0.get(*place)) {
-            if let Requirement::User { roles, permissions } = &rule.requirement {
-                if !roles.is_empty() && !roles.iter().any(|role| user_roles.contains(role)) {
-                    return Err(Lacking::Role);
-                }
-                if !permissions.iter().all(|one| user_permissions.contains(one)) {
-                    return Err(Lacking::Permission);
-                }
+            match &rule.requirement {
+                Requirement::Anonymous | Requirement::Optional | Requirement::Service => {}
+                Requirement::User(needs) => needs.met(grants, now)?,
             }
         }
         Ok(())
     }
+}
 
-    /// Each reading of a request's path, and the rule that holds for it, with its place. `None` where the path
-    /// can be read in too many ways.
-    #[must_use]
-    pub fn readings(
-        &self,
-        method: &[u8],
-        target: &[u8],
-    ) -> Option<impl Iterator<Item = (String, Option<(usize, &Rule)>)>> {
-        let rule = |path: String| {
-            let rule = self.first_match(method, &path);
-            (path, rule)
-        };
-        Some(readings(target)?.into_iter().map(rule))
-    }
-
-    fn first_match(&self, method: &[u8], path: &str) -> Option<(usize, &Rule)> {
-        self.0.iter().enumerate().find(|(_, rule)| {
-            rule.path.matches(path)
-                && (rule.methods.is_empty() || rule.methods.iter().any(|m| m.as_bytes() == method))
-        })
+impl Match {
+    fn fits(&self, method: &[u8], host: &Host, path: &str) -> Fit {
+        let any = self.methods.is_empty() || self.methods.iter().any(|m| m.as_bytes() == method);
+        if !any || !self.path.matches(path) {
+            return Fit::No;
+        }
+        let fits = self.hosts.iter().map(|pattern| pattern.fits(host));
+        if self.hosts.is_empty() { Fit::Yes } else { fits.max().unwrap_or(Fit::No) }
     }
 }
 
-/// Most readings of one path, and the longest path whose readings are looked for: what is beyond that
-/// was made to be misread, and costs more than it is worth.
-const MAX_READINGS: usize = 64;
-/// See [`MAX_READINGS`]; in bytes.
-const MAX_ODD_PATH: usize = 8_192;
-
-/// Every way in which the path of `target` may be read. `None` where there are too many.
-///
-/// Routers, servers and frameworks undo escapes, cut parameters and queries off, and resolve dots and
-/// slashes, each in an order of its own and some of them twice. So whatever any of these steps makes of
-/// any reading is a reading too, until there is nothing new.
-fn readings(target: &[u8]) -> Option<BTreeSet<String>> {
-    let path = target.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
-    let as_sent = String::from_utf8_lossy(path).into_owned();
-    if is_plain(path) {
-        return Some(BTreeSet::from([as_sent]));
-    }
-    if path.len() > MAX_ODD_PATH {
-        return None;
-    }
-    // With each reading goes how often it was decoded: a router and an upstream may each do it once.
-    let mut found = BTreeSet::from([(as_sent.clone(), 0)]);
-    let mut open = vec![(as_sent, 0)];
-    while let Some((text, decoded)) = open.pop() {
-        let mut steps = vec![
-            (text.replace('\\', "/"), decoded),
-            (without_parameters(&text), decoded),
-            (until_query(&text).to_owned(), decoded),
-            (resolved(&text, false), decoded),
-            (resolved(&text, true), decoded),
-        ];
-        if decoded < 2 {
-            let once = percent_decoded(text.as_bytes());
-            steps.push((String::from_utf8_lossy(&once).into_owned(), decoded + 1));
+impl Needs {
+    fn met(&self, grants: &Grants<'_>, now: UnixTime) -> Result<(), Lacking> {
+        if !self.roles.is_empty() && !self.roles.iter().any(|role| grants.roles.contains(role)) {
+            return Err(Lacking::Role);
         }
-        for step in steps {
-            if found.insert(step.clone()) {
-                open.push(step);
+        if !self.permissions.iter().all(|one| grants.permissions.contains(one)) {
+            return Err(Lacking::Permission);
+        }
+        if !self.scopes.iter().all(|scope| grants.claims.is_some_and(|c| c.has_scope(scope))) {
+            return Err(Lacking::Scope(self.scopes.clone()));
+        }
+        if !self.claims.iter().all(|(name, values)| {
+            grants.claims.is_some_and(|claims| claims.has_one_of(name, values))
+        }) {
+            return Err(Lacking::Claim);
+        }
+        match self.max_age {
+            Some(max_age)
+                if !grants.claims.is_some_and(|claims| {
+                    claims.authenticated_within(max_age, grants.clock_skew, now)
+                }) =>
+            {
+                Err(Lacking::Authentication(max_age))
             }
-        }
-        if found.len() > MAX_READINGS {
-            return None;
+            Some(_) | None => Ok(()),
         }
     }
-    Some(found.into_iter().map(|(text, _)| text).collect())
-}
-
-/// The path without what a decoded `?` or `#` makes a query or fragment.
-fn until_query(path: &str) -> &str {
-    path.split(['?', '#']).next().unwrap_or_default()
-}
-
-/// Whether everyone reads this path the same way.
-fn is_plain(path: &[u8]) -> bool {
-    let odd = |byte: &u8| matches!(byte, b'%' | b'\\' | b';') || !byte.is_ascii_graphic();
-    !path.iter().any(odd)
-        && !path.windows(2).any(|pair| pair == b"//")
-        && !path.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."))
-}
-
-/// The text with its percent-escapes resolved; what is not an escape stays.
-#[must_use]
-pub fn percent_decoded(path: &[u8]) -> Vec<u8> {
-    let digit =
-        |byte: Option<&u8>| char::from(*byte?).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((first, tail)) = rest.split_first() {
-        rest = tail;
-        match (first, digit(tail.first()), digit(tail.get(1))) {
-            (b'%', Some(high), Some(low)) => {
-                out.push(high << 4 | low);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            (byte, _, _) => out.push(*byte),
-        }
-    }
-    out
-}
-
-/// The path without what stands behind a `;` in each segment, as Java's servlets read it.
-fn without_parameters(path: &str) -> String {
-    let segments: Vec<&str> =
-        path.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
-    segments.join("/")
-}
-
-/// The path with `.` and `..` resolved (RFC 3986 section 5.2.4) and, where `merge`, `//` as `/`.
-fn resolved(path: &str, merge: bool) -> String {
-    let mut kept: Vec<&str> = Vec::new();
-    let mut segments = path.split('/').skip(1).peekable();
-    while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        match segment {
-            "." | ".." => {
-                if segment == ".." {
-                    kept.pop();
-                }
-                if last {
-                    kept.push("");
-                }
-            }
-            "" if merge && !last => {}
-            other => kept.push(other),
-        }
-    }
-    format!("/{}", kept.join("/"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
-    fn rules() -> Rules {
-        let rule = |path, methods: &[&str], requirement| Rule {
+    fn rule(path: PathMatch, methods: &[&str], hosts: &[&str], requirement: Requirement) -> Rule {
+        let matches = Match {
             path,
             methods: methods.iter().map(|m| (*m).to_owned()).collect(),
-            requirement,
-            forward_token: None,
+            hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
         };
-        let user = |roles: &[&str]| Requirement::User {
-            roles: roles.iter().map(|r| (*r).to_owned()).collect(),
-            permissions: Vec::new(),
-        };
+        Rule { matches, requirement, forward_token: None }
+    }
+
+    fn role(role: &str) -> Requirement {
+        Requirement::User(Needs { roles: vec![role.to_owned()], ..Needs::default() })
+    }
+
+    fn user() -> Requirement {
+        Requirement::User(Needs::default())
+    }
+
+    fn rules() -> Rules {
+        use Requirement::{Anonymous, Optional};
+        let template = PathMatch::Template(vec![
+            Segment::Text("users".into()),
+            Segment::Any,
+            Segment::Text("avatar".into()),
+        ]);
+        let files = PathMatch::Template(vec![Segment::Text("files".into()), Segment::Rest]);
         Rules::new(vec![
-            rule(PathMatch::Exact("/healthz".into()), &[], Requirement::Anonymous),
-            rule(PathMatch::prefix("/public/"), &[], Requirement::Anonymous),
-            rule(PathMatch::prefix("/admin"), &[], user(&["ADMIN"])),
-            rule(PathMatch::prefix("/videos"), &["GET"], Requirement::Optional),
-            rule(PathMatch::prefix("/videos"), &[], user(&[])),
+            rule(PathMatch::Exact("/healthz".into()), &[], &[], Anonymous),
+            rule(PathMatch::prefix("/public/"), &[], &[], Anonymous),
+            rule(PathMatch::prefix("/admin"), &[], &[], role("ADMIN")),
+            rule(PathMatch::prefix("/videos"), &["GET"], &[], Optional),
+            rule(PathMatch::prefix("/videos"), &[], &[], user()),
+            rule(template, &["GET"], &[], Anonymous),
+            rule(files, &[], &[], Anonymous),
+            rule(PathMatch::prefix("/"), &[], &["*.static.example", "cdn.example"], Anonymous),
+            rule(PathMatch::prefix("/"), &[], &["staff.example"], role("ADMIN")),
+            rule(PathMatch::prefix("/open"), &[], &[], Anonymous),
         ])
+    }
+
+    fn demand(rules: &Rules, method: &str, host: &str, path: &str) -> Demand {
+        let target =
+            Target { method: method.as_bytes(), host: host.as_bytes(), path: path.as_bytes() };
+        rules.demand(&[target], false)
+    }
+
+    fn grants(roles: &[String]) -> Grants<'_> {
+        Grants { roles, permissions: &[], claims: None, clock_skew: Duration::ZERO }
+    }
+
+    fn admit(rules: &Rules, demand: &Demand, own: &[String]) -> Result<(), Lacking> {
+        rules.admit(demand, &grants(own), UnixTime::from_secs(0))
     }
 
     #[test]
@@ -335,13 +367,108 @@ mod tests {
             ("GET", "/videos", Level::Optional),
             ("POST", "/videos/1", Level::User),
             ("get", "/videos", Level::User),
+            ("GET", "/users/7/avatar", Level::Anonymous),
+            ("GET", "/users/7/avatar?size=1", Level::Anonymous),
+            ("POST", "/users/7/avatar", Level::User),
+            ("GET", "/users//avatar", Level::User),
+            ("GET", "/users/7/avatar/", Level::User),
+            ("GET", "/users/7/8/avatar", Level::User),
+            ("GET", "/users/7%2F8/avatar", Level::User),
+            ("GET", "/users/../avatar", Level::User),
+            ("GET", "/files/a/b/c", Level::Anonymous),
+            ("GET", "/files/", Level::User),
+            ("GET", "/files", Level::User),
             ("GET", "/", Level::User),
             ("GET", "*", Level::User),
             ("GET", "", Level::User),
         ] {
-            let demand = rules.demand(method.as_bytes(), target.as_bytes(), false);
-            assert_eq!(demand.level, level, "{method} {target}");
+            assert_eq!(demand(&rules, method, "a", target).level, level, "{method} {target}");
         }
+    }
+
+    #[test]
+    fn where_a_host_may_be_a_rules_or_not_both_must_be_met() {
+        let rules = rules();
+        for (host, path, level, admin) in [
+            ("img.static.example", "/x", Level::Anonymous, false),
+            ("CDN.example", "/x", Level::Anonymous, false),
+            ("cdn.example:8443", "/x", Level::User, false),
+            ("cdn.example.", "/x", Level::User, false),
+            ("other.example", "/x", Level::User, false),
+            ("other.example", "/open", Level::Anonymous, false),
+            ("staff.example", "/open", Level::User, true),
+            ("staff.example:443", "/open", Level::User, true),
+            ("staff.example.", "/open", Level::User, true),
+            ("x@staff.example", "/open", Level::User, true),
+            ("", "/open", Level::User, true),
+            ("staff.example", "/public", Level::Anonymous, false),
+        ] {
+            let demand = demand(&rules, "GET", host, path);
+            assert_eq!(demand.level, level, "{host} {path}");
+            let lacking = if admin { Err(Lacking::Role) } else { Ok(()) };
+            assert_eq!(admit(&rules, &demand, &[]), lacking, "{host} {path}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_may_be_any_of_several_must_meet_the_rules_of_all() {
+        let rules = rules();
+        let target =
+            |path: &'static str| Target { method: b"GET", host: b"a", path: path.as_bytes() };
+        let both = rules.demand(&[target("/public"), target("/admin")], false);
+        assert_eq!((both.level, admit(&rules, &both, &[])), (Level::User, Err(Lacking::Role)));
+        assert_eq!(rules.demand(&[], false).level, Level::Nobody);
+    }
+
+    #[test]
+    fn a_user_needs_all_that_a_rule_names() {
+        let claims = |value: Value| Claims::new(value.as_object().unwrap().clone()).unwrap();
+        let needs = Needs {
+            scopes: vec!["video:read".into(), "video:write".into()],
+            claims: vec![("org".into(), vec!["a".into(), "b".into()]), ("email".into(), vec![])],
+            max_age: Some(Duration::from_secs(600)),
+            ..Needs::default()
+        };
+        let rules =
+            Rules::new(vec![rule(PathMatch::prefix("/"), &[], &[], Requirement::User(needs))]);
+        let demand = demand(&rules, "GET", "a", "/");
+        let now = UnixTime::from_secs(10_000);
+        let scopes = Lacking::Scope(vec!["video:read".into(), "video:write".into()]);
+        let old = Lacking::Authentication(Duration::from_secs(600));
+        let good = json!({"scope": "video:read video:write", "org": "a", "email": "x", "auth_time": 9_500});
+        for (name, value, verdict) in [
+            ("scope", Some(good["scope"].clone()), Ok(())),
+            ("scope", Some(json!("video:write x video:read")), Ok(())),
+            ("scope", Some(json!("video:read")), Err(scopes.clone())),
+            ("scope", Some(json!("video:read video:writer")), Err(scopes.clone())),
+            ("scope", Some(json!(["video:read", "video:write"])), Ok(())),
+            ("scope", Some(json!(7)), Err(scopes.clone())),
+            ("scope", None, Err(scopes.clone())),
+            ("org", Some(json!("b")), Ok(())),
+            ("org", Some(json!(["c", "b"])), Ok(())),
+            ("org", Some(json!("c")), Err(Lacking::Claim)),
+            ("org", Some(json!(["c"])), Err(Lacking::Claim)),
+            ("org", None, Err(Lacking::Claim)),
+            ("email", Some(json!(null)), Err(Lacking::Claim)),
+            ("email", None, Err(Lacking::Claim)),
+            ("auth_time", Some(json!(9_395)), Ok(())),
+            ("auth_time", Some(json!(9_394)), Err(old.clone())),
+            ("auth_time", Some(json!(10_005)), Ok(())),
+            ("auth_time", Some(json!(10_006)), Err(old.clone())),
+            ("auth_time", Some(json!("9500")), Err(old.clone())),
+            ("auth_time", None, Err(old.clone())),
+        ] {
+            let mut members = good.clone();
+            match &value {
+                Some(value) => members[name] = value.clone(),
+                None => drop(members.as_object_mut().unwrap().remove(name)),
+            }
+            let claims = claims(members);
+            let grants =
+                Grants { claims: Some(&claims), clock_skew: Duration::from_secs(5), ..grants(&[]) };
+            assert_eq!(rules.admit(&demand, &grants, now), verdict, "{name}: {value:?}");
+        }
+        assert_eq!(rules.admit(&demand, &grants(&[]), now), Err(scopes), "without a token");
     }
 
     #[test]
@@ -377,10 +504,10 @@ mod tests {
             "/public/.%2e/admin",
             "/public\\..\\admin",
         ] {
-            let demand = rules.demand(b"GET", target.as_bytes(), false);
+            let demand = demand(&rules, "GET", "a", target);
             assert_eq!(demand.level, Level::User, "{target}");
-            assert_eq!(rules.admit(&demand, &[], &[]), Err(Lacking::Role), "{target}");
-            assert_eq!(rules.admit(&demand, &["ADMIN".to_owned()], &[]), Ok(()), "{target}");
+            assert_eq!(admit(&rules, &demand, &[]), Err(Lacking::Role), "{target}");
+            assert_eq!(admit(&rules, &demand, &["ADMIN".to_owned()]), Ok(()), "{target}");
         }
     }
 
@@ -393,8 +520,9 @@ mod tests {
             "/public/a//b",
             "/public/%E2%82%AC",
             "/public/\u{20ac}",
+            "/users/a%20b/avatar",
         ] {
-            let demand = rules.demand(b"GET", target.as_bytes(), false);
+            let demand = demand(&rules, "GET", "a", target);
             assert_eq!(demand.level, Level::Anonymous, "{target}");
         }
     }
@@ -403,13 +531,13 @@ mod tests {
     fn a_path_with_too_many_readings_is_nobodys() {
         let rules = rules();
         for target in ["/%61".repeat(5_000), "/%61dmin;b%2fx".repeat(700)] {
-            let demand = rules.demand(b"GET", target.as_bytes(), false);
+            let demand = demand(&rules, "GET", "a", &target);
             assert!(demand.level >= Level::User, "{}", target.len());
         }
         let long = "/%61".repeat(5_000);
-        assert_eq!(rules.demand(b"GET", long.as_bytes(), false).level, Level::Nobody);
+        assert_eq!(demand(&rules, "GET", "a", &long).level, Level::Nobody);
         let plain = "/public/".to_owned() + &"a".repeat(50_000);
-        assert_eq!(rules.demand(b"GET", plain.as_bytes(), false).level, Level::Anonymous);
+        assert_eq!(demand(&rules, "GET", "a", &plain).level, Level::Anonymous);
     }
 
     #[test]

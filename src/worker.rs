@@ -18,7 +18,7 @@ use crate::boundary::service_token::ServiceTokenId;
 use crate::callout::circuit::Circuit;
 use crate::callout::{Answer, CallId, CallKey, Calls, Dispatch, Failure, GRACE, Leg, StreamId};
 use crate::config::{Config, Propagation};
-use crate::denial::{Denial, Reply};
+use crate::denial::{Code, Denial, Reply};
 use crate::headers::{Edit, Stripped};
 use crate::log::{Level, Log};
 use crate::request::{self, Outcome, Step, Waiting};
@@ -166,7 +166,7 @@ impl Worker {
             // Another worker's turn is over and nothing has come of it: its turn is ours.
             return self.ask_again(ended, now);
         };
-        let is_outage = self.is_outage(&ended.key, answer);
+        let is_outage = self.is_outage(&ended, answer, now);
         if let Some(circuit) = self.circuit(&ended.key, leg) {
             if is_outage {
                 circuit.failed(jitter, now);
@@ -308,7 +308,13 @@ impl Worker {
     fn settle(&mut self, stream: StreamId, step: Step, now: UnixTime) -> Disposition {
         match step {
             Step::Forward(edits) => Disposition::Forward(edits),
-            Step::Deny(denial) => self.deny(denial),
+            Step::Deny(denial) => {
+                if denial.code == Code::PropagationUnavailable {
+                    let fault = "what a request is told could not be noted for the service's exit";
+                    self.log.warn("propagation", fault, now);
+                }
+                self.deny(denial)
+            }
             Step::Answer(reply) => Disposition::Answer(reply),
             Step::Wait(waiting, key) => {
                 if self.parked.len() >= self.shared.config.limits.max_waiters

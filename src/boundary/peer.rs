@@ -3,6 +3,7 @@
 //! A pattern holds whole segments, so no id fits by its beginning or its end.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use crate::config::names::BadName;
@@ -14,6 +15,8 @@ pub struct Hop {
     pub has_certificate: bool,
     /// The URI SAN of the client certificate that Envoy verified, as it stands there.
     pub uri_san: Option<Vec<u8>>,
+    /// The address and port that the connection came from.
+    pub address: Option<Vec<u8>>,
     /// The upstream cluster that Envoy chose for it. Read only where a service's own requests leave.
     pub cluster: Option<Vec<u8>>,
 }
@@ -23,6 +26,55 @@ impl Hop {
     #[must_use]
     pub fn id(&self) -> Option<SpiffeId> {
         std::str::from_utf8(self.uri_san.as_deref()?).ok()?.parse().ok()
+    }
+}
+
+/// A range of IP addresses: `10.0.0.0/8`, `fd00::/8`, or one address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    /// How many leading bits count.
+    bits: u32,
+}
+
+impl Network {
+    /// Whether an `address`, as Envoy writes it with its port, is one of these.
+    #[must_use]
+    pub fn holds(&self, address: &[u8]) -> bool {
+        let text = std::str::from_utf8(address).ok();
+        let Some(peer) = text.and_then(|text| text.parse::<SocketAddr>().ok()) else {
+            return false;
+        };
+        match (self.address, peer.ip().to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(peer)) => {
+                let same = (own.to_bits() ^ peer.to_bits()).leading_zeros();
+                same >= self.bits
+            }
+            (IpAddr::V6(own), IpAddr::V6(peer)) => {
+                let same = (own.to_bits() ^ peer.to_bits()).leading_zeros();
+                same >= self.bits
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, bits.parse::<u32>().ok()),
+            None => (text, Some(u32::MAX)),
+        };
+        let whole = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
+        match (address.parse::<IpAddr>(), bits) {
+            (Ok(address), Some(u32::MAX)) => Ok(Self { address, bits: whole(address) }),
+            (Ok(address), Some(bits)) if bits <= whole(address) => Ok(Self { address, bits }),
+            (Ok(_) | Err(_), _) => Err(BadName(format!(
+                "`{text}` is neither an IP address nor a range such as `10.0.0.0/8`"
+            ))),
+        }
     }
 }
 

@@ -6,6 +6,10 @@
 //!
 //! Each id has two places, given by its MAC, and is put into the one that was written longer ago. So what was
 //! posted just now is hardly ever pushed out, though the table is always full of what is over.
+//!
+//! Requests without a user, of which anybody can send any number, push nothing out: that could be what says
+//! that an id is nobody's. They are posted where there is room, since a user's request with the same id may
+//! come later, and the one without a user must not be served as that user's.
 
 use std::time::Duration;
 
@@ -55,8 +59,10 @@ impl Seats {
         Self([ONE, OTHER].map(|table| exchange.seat(table, HALF, &subject)))
     }
 
-    /// Posts what a request was told that came in now.
-    pub fn post(&self, exchange: &Exchange, context: &UserContext, now: UnixTime) {
+    /// Posts what a request was told that came in now. `false` where others were quicker each time: then
+    /// what stands there may be another request's alone, and this one may not be served.
+    #[must_use]
+    pub fn post(&self, exchange: &Exchange, context: &UserContext, now: UnixTime) -> bool {
         let [one, other] = &self.0;
         let body = to_bytes(context);
         let (at_one, at_other) = (exchange.standing(one), exchange.standing(other));
@@ -64,17 +70,23 @@ impl Seats {
             standing.is_some_and(|(at, its)| its && is_fresh(at, now))
         };
         // Where something of this id stands, there the new stands or falls with it.
-        let place = match (is_its(at_one), is_its(at_other)) {
-            (false, true) => other,
-            (false, false) if at_other < at_one => other,
-            (true, _) | (false, false) => one,
+        let (place, taken) = match (is_its(at_one), is_its(at_other)) {
+            (false, true) => (other, None),
+            (false, false) if at_other < at_one => (other, at_other),
+            (false, false) => (one, at_one),
+            (true, _) => (one, None),
         };
-        let _ = exchange.post_merged(place, now, |standing| match standing {
+        let has_user = context.headers().any(|(_, value)| value.is_some());
+        if !has_user && taken.is_some_and(|(at, _)| is_fresh(at, now)) {
+            return true;
+        }
+        let receipt = exchange.post_merged(place, now, |standing| match standing {
             Some(standing) if is_fresh(standing.at, now) && standing.body != body => {
                 Posted { at: now.max(standing.at), max_age: None, body: Vec::new() }
             }
             Some(_) | None => Posted { at: now, max_age: None, body: body.clone() },
         });
+        receipt.written
     }
 
     /// What was posted of it.

@@ -131,7 +131,7 @@ pub enum NoToken {
     Token,
     /// Its `token_type` is not `bearer`.
     Type,
-    /// Its `expires_in` is not a number of seconds, or so few that the token cannot be used.
+    /// Its `expires_in` is not a number of seconds, or so few that the token could not be used when it came.
     Life,
 }
 
@@ -143,7 +143,9 @@ impl fmt::Display for NoToken {
             Self::NotJson => f.write_str("its answer is not a JSON object"),
             Self::Token => f.write_str("its answer has no `access_token` that could be sent"),
             Self::Type => f.write_str("the `token_type` of its answer is not `bearer`"),
-            Self::Life => f.write_str("its answer has no `expires_in` of more than 5 seconds"),
+            Self::Life => f.write_str(
+                "its answer has no `expires_in` that is 5 seconds longer than the answer took",
+            ),
         }
     }
 }
@@ -153,7 +155,12 @@ impl fmt::Display for NoToken {
 ///
 /// # Errors
 /// Where it brings no token that can be used.
-pub fn read_answer(answer: &Answer, limits: &Limits, asked: UnixTime) -> Result<Held, NoToken> {
+pub fn read_answer(
+    answer: &Answer,
+    limits: &Limits,
+    asked: UnixTime,
+    now: UnixTime,
+) -> Result<Held, NoToken> {
     let body = match answer {
         Answer::Response { status: 200, body, .. } => body,
         Answer::Response { status, .. } => return Err(NoToken::Status(*status)),
@@ -172,8 +179,6 @@ pub fn read_answer(answer: &Answer, limits: &Limits, asked: UnixTime) -> Result<
     let token = text("access_token").filter(fits).ok_or(NoToken::Token)?;
     let life = members.get("expires_in").and_then(Value::as_u64).ok_or(NoToken::Life)?;
     let life = Duration::from_secs(life).min(LONGEST_LIFE);
-    if life <= MARGIN {
-        return Err(NoToken::Life);
-    }
-    Ok(Held::new(token.to_owned(), asked, life))
+    let held = Held::new(token.to_owned(), asked, life);
+    if held.is_usable(now) { Ok(held) } else { Err(NoToken::Life) }
 }

@@ -24,6 +24,7 @@ use crate::headers::{Field, canonical};
 use crate::request::Permit;
 use crate::signature::signing::SigningKey;
 use crate::time::UnixTime;
+use crate::token::compact::CompactJws;
 use crate::token::{TokenError, VerifiedToken};
 
 /// The header that carries a transaction token, and nothing else does.
@@ -207,8 +208,8 @@ impl Published {
             status: 200,
             grpc_status: None,
             headers: vec![
-                ("content-type", "application/json".to_owned()),
-                ("cache-control", MAX_AGE.to_owned()),
+                ("content-type".into(), "application/json".to_owned()),
+                ("cache-control".into(), MAX_AGE.to_owned()),
             ],
             body: self.document.clone(),
         }
@@ -261,4 +262,21 @@ pub fn context(config: &Context, token: &VerifiedToken) -> Result<AssertedContex
         return Err(TokenError::Malformed("its `tctx` says nothing of a user"));
     }
     Ok(AssertedContext(values))
+}
+
+/// Whether the text of a transaction token says this of its user, all of it and no more, whoever signed it.
+/// What it says beyond could be of somebody else.
+#[must_use]
+pub fn says(text: &[u8], max_bytes: usize, context: &[(String, String)]) -> bool {
+    let token = (text.len() <= max_bytes).then(|| CompactJws::parse(text));
+    let Some(Ok(CompactJws { claims, .. })) = token else {
+        return false;
+    };
+    let Some(Value::Object(tctx)) = claims.members().get("tctx") else {
+        return false;
+    };
+    let is_in = |(name, value): &(String, String)| {
+        tctx.get(name).and_then(Value::as_str) == Some(value.as_str())
+    };
+    tctx.len() == context.len() && context.iter().all(is_in)
 }

@@ -3,10 +3,12 @@
 //!
 //! A check that reports a problem answers `None`; the others go on, so that all are reported.
 
+mod authz;
 mod boundary;
 mod egress;
 mod providers;
 mod revocation;
+mod rules;
 mod txn_token;
 mod user;
 
@@ -22,12 +24,14 @@ use crate::board::MIN_KEY_BYTES;
 use crate::boundary::SERVICE_NAME;
 use crate::boundary::txn_token::TXN_TOKEN;
 use crate::headers::{ManagedHeaders, canonical};
-use crate::rules::{PathMatch, Requirement, Rule, Rules};
+use crate::request::REQUEST_ID;
 use crate::signature::Preference;
+use authz::check_authz;
 use boundary::check_boundary;
 use egress::{RawEgress, check_egress, check_propagation};
 use providers::check_providers;
 use revocation::check_revocation;
+use rules::check_rules;
 use txn_token::check_txn_token;
 use user::check_user;
 
@@ -50,39 +54,23 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         revocation,
         context,
         rules,
+        authz,
         crypto,
         sharing,
         limits,
     } = raw;
 
-    let at_providers = at.field("providers");
-    let (mode, providers) = match word {
-        Some(ModeWord::Egress) => {
-            let raw = RawEgress { service, providers, destinations, service_tokens };
-            let egress = check_egress(raw, at, env);
-            (egress.map(|egress| Mode::Egress(Box::new(egress))), Some(Vec::new()))
-        }
-        Some(ModeWord::Service) => {
-            let providers = check_providers(providers, &at_providers, env);
-            let boundary = check_boundary(service, boundary, providers.as_deref(), at);
-            (boundary.map(|boundary| Mode::Service(Box::new(boundary))), providers)
-        }
-        Some(ModeWord::Gateway) => {
-            let providers = check_providers(providers, &at_providers, env);
-            check_user_tokens_only(providers.as_deref(), &at_providers);
-            (Some(Mode::Gateway), providers)
-        }
-        None => (None, check_providers(providers, &at_providers, env)),
-    };
+    let place = RawPlace { service, boundary, providers, destinations, service_tokens, authz };
+    let (mode, providers) = check_place(word, place, at, env);
     let authenticates = match &mode {
         Some(Mode::Service(boundary)) => boundary.otherwise == Otherwise::Authenticate,
-        Some(Mode::Gateway) => true,
+        Some(Mode::Gateway | Mode::Authz(_)) => true,
         Some(Mode::Egress(_)) => false,
         None => !matches!(word, Some(ModeWord::Egress)),
     };
-    // Where no user is looked up, nothing need be said of how.
+    // Where only hops say who the user is, nothing need be said of tokens.
     let user = match user {
-        None if !authenticates => Some(UserSource::Claims),
+        None if !authenticates => Some(UserSource::Unsaid),
         user => check_user(user, &at.field("user"), env),
     };
     let at_txn_token = at.field("txn_token");
@@ -93,7 +81,11 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         ),
         // Told already.
         (Some(_), Some(ModeWord::Egress)) => None,
-        (Some(raw), Some(ModeWord::Gateway) | None) => {
+        // Who asks would take the answer for a yes.
+        (Some(raw), Some(ModeWord::Authz)) if raw.jwks_path.is_some() => at_txn_token
+            .field("jwks_path")
+            .problem("has no use with `mode: authz`, serve the keys elsewhere"),
+        (Some(raw), Some(ModeWord::Gateway | ModeWord::Authz) | None) => {
             check_txn_token(raw, &at_txn_token, env).map(Some)
         }
     };
@@ -103,8 +95,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
     if let (Some(providers), Some(context)) = (&providers, &context) {
         check_token_headers(providers, &context.managed, &at.field("providers"));
     }
-    let inside = matches!(word, Some(ModeWord::Service));
-    let rules = check_rules(rules, inside, &at.field("rules"));
+    let rules = check_rules(rules, word, &at.field("rules"));
     let crypto = check_crypto(crypto.as_deref(), &at.field("crypto"));
     let propagation =
         check_propagation(propagation.as_ref(), sharing.is_some(), &at.field("propagation"));
@@ -135,31 +126,71 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
     })
 }
 
+/// What says where in the mesh a filter stands, and whose tokens count there.
+struct RawPlace {
+    service: Option<raw::Service>,
+    boundary: Option<raw::Boundary>,
+    providers: Option<BTreeMap<String, raw::Provider>>,
+    destinations: Option<Vec<raw::Destination>>,
+    service_tokens: Option<BTreeMap<String, raw::OwnToken>>,
+    authz: Option<raw::Authz>,
+}
+
+fn check_place(
+    word: Option<ModeWord>,
+    raw: RawPlace,
+    at: &At<'_>,
+    env: Environment<'_>,
+) -> (Option<Mode>, Option<Vec<Provider>>) {
+    let RawPlace { service, boundary, providers, destinations, service_tokens, authz } = raw;
+    let at_providers = at.field("providers");
+    match word {
+        Some(ModeWord::Egress) => {
+            let raw = RawEgress { service, providers, destinations, service_tokens };
+            let egress = check_egress(raw, at, env);
+            (egress.map(|egress| Mode::Egress(Box::new(egress))), Some(Vec::new()))
+        }
+        Some(ModeWord::Service) => {
+            let providers = check_providers(providers, &at_providers, env);
+            let boundary = check_boundary(service, boundary, providers.as_deref(), at);
+            (boundary.map(|boundary| Mode::Service(Box::new(boundary))), providers)
+        }
+        Some(ModeWord::Gateway) => {
+            let providers = check_providers(providers, &at_providers, env);
+            check_user_tokens_only(providers.as_deref(), "gateway", &at_providers);
+            (Some(Mode::Gateway), providers)
+        }
+        Some(ModeWord::Authz) => {
+            let providers = check_providers(providers, &at_providers, env);
+            check_user_tokens_only(providers.as_deref(), "authz", &at_providers);
+            let authz = check_authz(authz.unwrap_or_default(), &at.field("authz"));
+            (authz.map(|authz| Mode::Authz(Box::new(authz))), providers)
+        }
+        None => (None, check_providers(providers, &at_providers, env)),
+    }
+}
+
 fn refuse_fields_of_other_modes(mode: ModeWord, raw: &raw::Config, at: &At<'_>) {
-    let foreign: &[(&str, bool)] = match mode {
-        ModeWord::Gateway => &[
-            ("service", raw.service.is_some()),
-            ("boundary", raw.boundary.is_some()),
-            ("destinations", raw.destinations.is_some()),
-            ("service_tokens", raw.service_tokens.is_some()),
-            ("propagation", raw.propagation.is_some()),
-        ],
-        ModeWord::Service => &[
-            ("destinations", raw.destinations.is_some()),
-            ("service_tokens", raw.service_tokens.is_some()),
-        ],
-        ModeWord::Egress => &[
-            ("boundary", raw.boundary.is_some()),
-            ("txn_token", raw.txn_token.is_some()),
-            ("user", raw.user.is_some()),
-            ("revocation", raw.revocation.is_some()),
-            ("rules", raw.rules.is_some()),
-            ("crypto", raw.crypto.is_some()),
-        ],
-    };
-    for (name, _) in foreign.iter().filter(|(_, there)| *there) {
-        let mode = mode.name();
-        at.field(name).problem::<()>(format!("has no use with `mode: {mode}`, remove it"));
+    use ModeWord::{Authz, Egress, Gateway, Service};
+    // Which modes have a use for a field. `txn_token` at a service's door has a remedy of its own.
+    let fields: [(&str, bool, &[ModeWord]); 11] = [
+        ("service", raw.service.is_some(), &[Service, Egress]),
+        ("boundary", raw.boundary.is_some(), &[Service]),
+        ("destinations", raw.destinations.is_some(), &[Egress]),
+        ("service_tokens", raw.service_tokens.is_some(), &[Egress]),
+        ("propagation", raw.propagation.is_some(), &[Service, Egress]),
+        ("authz", raw.authz.is_some(), &[Authz]),
+        ("txn_token", raw.txn_token.is_some(), &[Gateway, Service, Authz]),
+        ("user", raw.user.is_some(), &[Gateway, Service, Authz]),
+        ("revocation", raw.revocation.is_some(), &[Gateway, Service, Authz]),
+        ("rules", raw.rules.is_some(), &[Gateway, Service, Authz]),
+        ("crypto", raw.crypto.is_some(), &[Gateway, Service, Authz]),
+    ];
+    for (name, _, modes) in fields.into_iter().filter(|(_, there, _)| *there) {
+        if !modes.contains(&mode) {
+            let mode = mode.name();
+            at.field(name).problem::<()>(format!("has no use with `mode: {mode}`, remove it"));
+        }
     }
 }
 
@@ -177,11 +208,12 @@ fn check_token_headers(providers: &[Provider], managed: &ManagedHeaders, at: &At
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum ModeWord {
     Gateway,
     Service,
     Egress,
+    Authz,
 }
 
 impl ModeWord {
@@ -190,6 +222,7 @@ impl ModeWord {
             Self::Gateway => "gateway",
             Self::Service => "service",
             Self::Egress => "egress",
+            Self::Authz => "authz",
         }
     }
 }
@@ -199,21 +232,19 @@ fn check_mode(mode: Option<&str>, at: &At<'_>) -> Option<ModeWord> {
         "gateway" => Some(ModeWord::Gateway),
         "service" => Some(ModeWord::Service),
         "egress" => Some(ModeWord::Egress),
-        "authz" => at.problem(
-            "`authz` is not part of this version, which has `gateway`, `service` and `egress`",
-        ),
-        other => {
-            at.problem(format!("`{other}` is not a mode, write `gateway`, `service` or `egress`"))
-        }
+        "authz" => Some(ModeWord::Authz),
+        other => at.problem(format!(
+            "`{other}` is not a mode, write `gateway`, `service`, `egress` or `authz`"
+        )),
     }
 }
 
 /// At the edge only users come in.
-fn check_user_tokens_only(providers: Option<&[Provider]>, at: &At<'_>) {
+fn check_user_tokens_only(providers: Option<&[Provider]>, mode: &str, at: &At<'_>) {
     for provider in providers.into_iter().flatten() {
         if provider.kind != TokenKind::User {
             at.field(&provider.name).field("type").problem::<()>(format!(
-                "`{}` has no use with `mode: gateway`, where users come in",
+                "`{}` has no use with `mode: {mode}`, where users come in",
                 provider.kind.name()
             ));
         }
@@ -327,7 +358,8 @@ fn check_context(
         ));
     }
     let managed = ManagedHeaders::new(headers.iter().map(|header| &header.name).chain(own));
-    let tokens = token_headers.iter().map(String::as_str).chain(["authorization", "cookie"]);
+    let tokens =
+        token_headers.iter().map(String::as_str).chain(["authorization", "cookie", REQUEST_ID]);
     Some(Context {
         headers,
         forward_token: forward_token.unwrap_or(false),
@@ -392,7 +424,7 @@ fn context_header_name(name: &str, at: &At<'_>) -> Option<HeaderName> {
         "keep-alive",
         "authorization",
         "cookie",
-        "x-request-id",
+        REQUEST_ID,
         "x-forwarded-client-cert",
         SERVICE_NAME,
         TXN_TOKEN,
@@ -415,92 +447,6 @@ fn default_context(at: &At<'_>) -> Option<Vec<ContextHeader>> {
         header("x-user-role", ValueSource::User(at.default("/role")?), true)?,
         header("x-user-channel-id", ValueSource::User(at.default("/channelId")?), false)?,
     ])
-}
-
-fn check_rules(raw: Option<Vec<raw::Rule>>, inside: bool, at: &At<'_>) -> Option<Rules> {
-    at.each(raw.unwrap_or_default(), |raw, at| check_rule(raw, inside, at)).map(Rules::new)
-}
-
-fn check_rule(raw: raw::Rule, inside: bool, at: &At<'_>) -> Option<Rule> {
-    let raw::Rule { matches, require, roles, permissions, forward_token } = raw;
-
-    let at_match = at.field("match");
-    let matched = match matches {
-        Some(raw) => check_match(raw, &at_match),
-        None => {
-            at_match.problem("is required, write `match: {path_prefix: /}` to match everything")
-        }
-    };
-    let roles = match roles {
-        Some(roles) => at.field("roles").texts(roles)?,
-        None => Vec::new(),
-    };
-    let permissions = match permissions {
-        Some(permissions) => at.field("permissions").texts(permissions)?,
-        None => Vec::new(),
-    };
-    let at_require = at.field("require");
-    let requirement = match at_require.required(require)?.as_str() {
-        "user" => Some(Requirement::User { roles, permissions }),
-        "anonymous" | "optional" | "service" if !(roles.is_empty() && permissions.is_empty()) => {
-            at_require.problem("roles and permissions need `require: user`")
-        }
-        "anonymous" => Some(Requirement::Anonymous),
-        "optional" => Some(Requirement::Optional),
-        "service" if inside => Some(Requirement::Service),
-        "service" => at_require.problem("`service` has no use with `mode: gateway`"),
-        other if inside => at_require.problem(format!(
-            "`{other}` is not a requirement, write `anonymous`, `optional`, `user` or `service`"
-        )),
-        other => at_require.problem(format!(
-            "`{other}` is not a requirement, write `anonymous`, `optional` or `user`"
-        )),
-    };
-    let (path, methods) = matched?;
-    Some(Rule { path, methods, requirement: requirement?, forward_token })
-}
-
-fn check_match(raw: raw::Match, at: &At<'_>) -> Option<(PathMatch, Vec<String>)> {
-    let raw::Match { path, path_prefix, methods } = raw;
-
-    let checked_path = |name: &str, text: String| plain_path(text, &at.field(name));
-    let path = match (path, path_prefix) {
-        (Some(path), None) => checked_path("path", path).map(PathMatch::Exact),
-        (None, Some(prefix)) => {
-            checked_path("path_prefix", prefix).map(|prefix| PathMatch::prefix(&prefix))
-        }
-        (Some(_), Some(_)) => at.problem("has `path` and `path_prefix`, keep one of them"),
-        (None, None) => at.problem("says no path, add `path_prefix: /` to match every one"),
-    };
-    let methods = match methods {
-        Some(methods) => at.field("methods").texts(methods),
-        None => Some(Vec::new()),
-    };
-    if let Some(lower) =
-        methods.iter().flatten().find(|m| m.bytes().any(|b| b.is_ascii_lowercase()))
-    {
-        // RFC 9110 section 9.1: methods are case-sensitive.
-        return at
-            .field("methods")
-            .problem(format!("`{lower}` never matches, write `{}`", lower.to_ascii_uppercase()));
-    }
-    Some((path?, methods?))
-}
-
-/// A path that can be read in one way only.
-fn plain_path(text: String, at: &At<'_>) -> Option<String> {
-    if !text.starts_with('/') {
-        at.problem(format!("`{text}` must start with `/`"))
-    } else if text.contains(['?', '#', '%', ';', '\\'])
-        || text.contains("//")
-        || text.split('/').any(|s| matches!(s, "." | ".."))
-    {
-        at.problem(format!(
-            "`{text}` must be a plain path: no query, no escapes, no `//`, `.` or `..`"
-        ))
-    } else {
-        Some(text)
-    }
 }
 
 fn check_limits(raw: raw::Limits, at: &At<'_>) -> Limits {

@@ -24,6 +24,7 @@ pub struct Config {
     pub revocation: Option<Revocation>,
     pub context: Option<Context>,
     pub rules: Option<Vec<Rule>>,
+    pub authz: Option<Authz>,
     pub crypto: Option<String>,
     pub sharing: Option<Sharing>,
     pub limits: Option<Limits>,
@@ -300,6 +301,9 @@ pub struct Rule {
     pub require: Option<String>,
     pub roles: Option<Vec<String>>,
     pub permissions: Option<Vec<String>>,
+    pub scopes: Option<Vec<String>>,
+    pub claims: Option<BTreeMap<String, Value>>,
+    pub max_age: Option<String>,
     pub forward_token: Option<bool>,
 }
 
@@ -308,7 +312,25 @@ pub struct Rule {
 pub struct Match {
     pub path: Option<String>,
     pub path_prefix: Option<String>,
+    pub path_template: Option<String>,
     pub methods: Option<Vec<String>>,
+    pub hosts: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Authz {
+    pub peers: Option<Vec<AuthzPeer>>,
+    pub original_uri: Option<Vec<String>>,
+    pub original_method: Option<Vec<String>>,
+    pub original_host: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct AuthzPeer {
+    pub address: Option<String>,
+    pub spiffe_id: Option<String>,
 }
 
 #[derive(Deserialize, Default)]

@@ -83,12 +83,12 @@ fn every_problem_is_reported_at_once_and_says_what_to_do() {
     assert_eq!(
         problems(&config),
         [
-            "colour: unknown field, there are `mode`, `service`, `boundary`, `destinations`, `service_tokens`, `propagation`, `txn_token`, `providers`, `user`, `revocation`, `context`, `rules`, `crypto`, `sharing`, `limits`",
+            "colour: unknown field, there are `mode`, `service`, `boundary`, `destinations`, `service_tokens`, `propagation`, `txn_token`, `providers`, `user`, `revocation`, `context`, `rules`, `authz`, `crypto`, `sharing`, `limits`",
             "providers.clerk.algorithms[2]: invalid type: integer, expected a string",
             "providers.clerk.audience: unknown field, did you mean `audiences`?",
             "rules[2]: invalid type: integer, expected an object of Rule",
             "user.lookup.cache.ttl: invalid type: integer, expected a string",
-            "mode: `gatway` is not a mode, write `gateway`, `service` or `egress`",
+            "mode: `gatway` is not a mode, write `gateway`, `service`, `egress` or `authz`",
             "providers.clerk.issuer: is empty",
             "providers.clerk.algorithms[1]: `none` is not an algorithm, there are `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `ES512`, `ES256K`, `EdDSA`, `Ed25519`, `HS256`, `HS384`, `HS512`, `ML-DSA-44`, `ML-DSA-65`, `ML-DSA-87`",
             "providers.clerk.remote_jwks.uri: `clerk.example/jwks` is not an absolute http or https URI",
@@ -101,7 +101,7 @@ fn every_problem_is_reported_at_once_and_says_what_to_do() {
             "rules[0].match.path_prefix: `/a/../b` must be a plain path: no query, no escapes, no `//`, `.` or `..`",
             "rules[0].require: `admin` is not a requirement, write `anonymous`, `optional` or `user`",
             "rules[1].match: is required, write `match: {path_prefix: /}` to match everything",
-            "rules[1].require: roles and permissions need `require: user`",
+            "rules[1].require: roles, permissions, scopes, claims and max_age need `require: user`",
             "limits.max_waiters: must be from 1 to 1000000",
         ]
     );
@@ -138,10 +138,6 @@ fn a_thousand_problems_are_cut_short() {
 #[test]
 fn single_mistakes_are_told_by_path() {
     for (config, problem) in [
-        (
-            with("/mode", json!("authz")),
-            "mode: `authz` is not part of this version, which has `gateway`, `service` and `egress`",
-        ),
         (with("/providers", json!({})), "providers: name at least one token issuer"),
         (
             with("/providers/clerk/audiences", json!([])),

@@ -3,17 +3,18 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::vetting::{revoked_meanwhile, vet};
 use super::{AwaitKeys, Facts, Goal, Permit, Step, is_of_kind, of_kind, present, without_user};
 use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::{self, TxnToken};
 use crate::boundary::{AssertedContext, Distrust, Peer, identify};
-use crate::config::{Boundary, Config, Mode, Otherwise, TokenKind};
+use crate::config::{Boundary, Config, Mode, Otherwise, TokenKind, UserSource};
 use crate::context::{UserContext, texts};
 use crate::denial::Code;
 use crate::headers::{Field, Stripped};
-use crate::rules::{Lacking, Level};
+use crate::rules::{Grants, Level};
 use crate::time::UnixTime;
 use crate::token::extract;
 use crate::token::{ProviderId, TokenError, UnverifiedToken, VerifiedToken};
@@ -216,15 +217,17 @@ impl Door {
         // What a gateway signed counts whoever brings it, and the plain headers beside it do not.
         if let Some((token, text)) = self.signed {
             return match txn_token::context(&config.context, &token) {
-                Ok(context) => asserted(facts, &context, Some(text), shared),
+                Ok(context) => asserted(facts, &context, Some(text), shared, now),
                 Err(error) => facts.refuse_token(error),
             };
         }
         let said = AssertedContext::read(&config.context, &self.asserted);
         if caller.may_assert_user {
             return match said {
-                Ok(Some(context)) => asserted(facts, &context, None, shared),
-                // It calls for itself, or leaves it to the user's own token.
+                Ok(Some(context)) => asserted(facts, &context, None, shared, now),
+                // It calls for itself, or leaves it to the user's own token: which says nothing where the
+                // config does not say where users' roles come from.
+                Ok(None) if matches!(config.user, UserSource::Unsaid) => nobody(facts, shared, now),
                 Ok(None) => authenticate(self.user, facts, shared, now),
                 Err(_) => facts.refuse(Code::UntrustedPeer),
             };
@@ -232,9 +235,11 @@ impl Door {
         match boundary.otherwise {
             Otherwise::Authenticate => authenticate(self.user, facts, shared, now),
             // A service may call for itself where services may.
-            Otherwise::Reject if facts.demand.service && said == Ok(None) => nobody(facts, shared),
+            Otherwise::Reject if facts.demand.service && said == Ok(None) => {
+                nobody(facts, shared, now)
+            }
             Otherwise::Reject => facts.refuse(Code::UntrustedPeer),
-            Otherwise::Strip => nobody(facts, shared),
+            Otherwise::Strip => nobody(facts, shared, now),
         }
     }
 }
@@ -250,14 +255,14 @@ fn authenticate(
             let stands_in = |id: ProviderId, _: &[u8]| places.contains(&id);
             present(facts, Ok(Some(Cow::Borrowed(&text))), &stands_in, shared, now)
         }
-        Ok(None) => nobody(facts, shared),
+        Ok(None) => nobody(facts, shared, now),
         Err(error) => facts.refuse_token(error),
     }
 }
 
-fn nobody(facts: Facts, shared: &Shared) -> Step {
+fn nobody(facts: Facts, shared: &Shared, now: UnixTime) -> Step {
     match facts.demand.level {
-        Level::Anonymous | Level::Optional => without_user(facts, shared),
+        Level::Anonymous | Level::Optional => without_user(facts, shared, now),
         Level::User | Level::Nobody => facts.refuse(Code::TokenMissing),
     }
 }
@@ -268,15 +273,20 @@ fn asserted(
     asserted: &AssertedContext,
     signed: Option<TxnToken>,
     shared: &Shared,
+    now: UnixTime,
 ) -> Step {
     let config = &shared.config;
     let record = asserted.record(&config.context);
     let roles = texts(record.members(), "role");
     let permissions = texts(record.members(), "permissions");
-    match config.rules.admit(&facts.demand, &roles, &permissions) {
-        Ok(()) => {}
-        Err(Lacking::Role) => return facts.refuse(Code::RoleRequired),
-        Err(Lacking::Permission) => return facts.refuse(Code::PermissionRequired),
+    let grants = Grants {
+        roles: &roles,
+        permissions: &permissions,
+        claims: None,
+        clock_skew: Duration::ZERO,
+    };
+    if let Err(lacking) = config.rules.admit(&facts.demand, &grants, now) {
+        return facts.refuse_lacking(&lacking);
     }
     let context = UserContext::asserted(&config.context, asserted);
     let context = match signed {
@@ -284,5 +294,5 @@ fn asserted(
         None => context,
     };
     // The user's token, if there is one, was not verified here.
-    facts.forward(&Permit(()), &context, false, shared)
+    facts.forward(&Permit(()), &context, false, shared, now)
 }

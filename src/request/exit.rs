@@ -29,18 +29,15 @@ pub(super) fn leave(
     let config = Rc::clone(&shared.config);
     let reference = Reference::of(head, shared);
     let destination = Destination::of(&egress.destinations, hop.cluster.as_deref());
-    let context = match destination.map(|destination| destination.context) {
+    let (context, signed) = match destination.map(|destination| destination.context) {
         Some(Passage::Forward) => match carried(&config, head, &reference, shared, now) {
-            Ok(context) => context,
+            Ok(carried) => carried,
             Err(code) => return Step::Deny(reference.denial(code, None)),
         },
-        Some(Passage::Strip) | None => UserContext::nobody(&config.context),
+        Some(Passage::Strip) | None => (UserContext::nobody(&config.context), None),
     };
     let mut edits = context_edits(&Permit(()), &context);
-    match signed(&config, head, destination) {
-        Ok(signed) => edits.extend(signed),
-        Err(code) => return Step::Deny(reference.denial(code, None)),
-    }
+    edits.extend(signed.map(|token| Edit::Set(TXN_TOKEN.to_owned(), token.to_vec())));
     let Removals { read, alike } = Removals::of(head, &egress.places.iter());
     edits.extend(alike);
     match destination.map(|destination| destination.user_token) {
@@ -57,52 +54,42 @@ pub(super) fn leave(
     }
 }
 
-/// The context that a request takes along: what the service says, held against what it was told.
-fn carried(
+/// The context that a request takes along, and the signed one: what the service says, held against what it
+/// was told. Who signed is for where it arrives to verify.
+fn carried<'a>(
     config: &Config,
-    head: &Stripped,
+    head: &'a Stripped,
     reference: &Reference,
     shared: &Shared,
     now: UnixTime,
-) -> Result<UserContext, Code> {
+) -> Result<(UserContext, Option<&'a [u8]>), Code> {
+    let fields = head.asserted();
+    let signed = txn_token::sent(fields).map_err(|_| Code::UntrustedPeer)?;
     let said = match config.propagation {
-        Propagation::ByService => AssertedContext::read(&config.context, head.asserted()),
-        Propagation::ByRequestId => {
-            let said = AssertedContext::part(&config.context, head.asserted());
-            let restored = said.map(|said| match shared.origin_of(reference, now) {
-                Origin::Known(told) => said.restored(told),
-                Origin::Unknown | Origin::Ambiguous => said.is_empty().then_some(said),
-            });
-            match restored {
-                Ok(None) => return Err(Code::ContextMismatch),
-                Ok(context) => Ok(context),
-                Err(distrust) => Err(distrust),
-            }
+        Propagation::ByService => AssertedContext::read(&config.context, fields),
+        Propagation::ByRequestId => AssertedContext::part(&config.context, fields).map(Some),
+    };
+    let said = match said {
+        Ok(said) => said.unwrap_or_default(),
+        Err(Distrust::Untrusted | Distrust::Permission | Distrust::Nameless) => {
+            return Err(Code::UntrustedPeer);
         }
     };
-    match said {
-        Ok(Some(context)) => Ok(UserContext::asserted(&config.context, &context)),
-        Ok(None) => Ok(UserContext::nobody(&config.context)),
-        Err(Distrust::Untrusted | Distrust::Permission | Distrust::Nameless) => {
-            Err(Code::UntrustedPeer)
-        }
-    }
-}
-
-/// The signed context that a request takes along: it proves itself where it arrives. Where what the service
-/// says is held against what it was told, it stays behind, since it could be another request's.
-fn signed(
-    config: &Config,
-    head: &Stripped,
-    destination: Option<&Destination>,
-) -> Result<Option<Edit>, Code> {
-    let may_go = destination.is_some_and(|destination| destination.context == Passage::Forward)
-        && config.propagation == Propagation::ByService;
-    if !may_go {
-        return Ok(None);
-    }
-    let sent = txn_token::sent(head.asserted()).map_err(|_| Code::UntrustedPeer)?;
-    Ok(sent.map(|token| Edit::Set(TXN_TOKEN.to_owned(), token.to_vec())))
+    let context = match config.propagation {
+        Propagation::ByService => Some(said),
+        Propagation::ByRequestId => match shared.origin_of(reference, now) {
+            Origin::Known(told) => {
+                let limit = config.limits.max_token_bytes;
+                let agrees = signed.is_none_or(|text| txn_token::says(text, limit, &told));
+                said.restored(told).filter(|_| agrees)
+            }
+            Origin::Unknown | Origin::Ambiguous => {
+                (said.is_empty() && signed.is_none()).then_some(said)
+            }
+        },
+    };
+    let context = context.ok_or(Code::ContextMismatch)?;
+    Ok((UserContext::asserted(&config.context, &context), signed))
 }
 
 /// A request that may go, and how.
@@ -115,7 +102,7 @@ struct Departure {
 impl Departure {
     fn go(self) -> Step {
         let Self { reference, mut edits } = self;
-        edits.extend(reference.into_edit());
+        edits.extend(reference.into_edits());
         Step::Forward(edits)
     }
 }

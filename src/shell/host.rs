@@ -4,6 +4,7 @@
 //! The crate's wrappers panic on statuses they do not expect. Those used here are called only where
 //! Envoy's source allows no other status than the ones they handle; each says why.
 
+use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -33,6 +34,15 @@ pub fn fields(map: MapType) -> Vec<Field> {
         .into_iter()
         .map(|(name, value)| Field { name, value })
         .collect()
+}
+
+/// Whether the response of the current stream is one to a gRPC request.
+pub fn has_grpc_status() -> bool {
+    // Ok and NotFound are Envoy's statuses here, and the wrapper knows both.
+    hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, "grpc-status")
+        .ok()
+        .flatten()
+        .is_some()
 }
 
 /// Applies edits to a map of the current stream. Whether all of them were.
@@ -81,7 +91,7 @@ fn answer_client(reply: &Reply) {
         Some(13) => grpc(GrpcStatusCode::Internal, &reply.body, &reply.headers),
         Some(_) => grpc(GrpcStatusCode::Unavailable, &reply.body, &reply.headers),
         None => {
-            let headers = reply.headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
+            let headers = reply.headers.iter().map(|(n, v)| (&**n, v.as_str())).collect();
             hostcalls::send_http_response(
                 u32::from(reply.status),
                 headers,
@@ -97,9 +107,9 @@ fn answer_client(reply: &Reply) {
 fn grpc(
     code: GrpcStatusCode,
     message: &str,
-    headers: &[(&'static str, String)],
+    headers: &[(Cow<'static, str>, String)],
 ) -> Result<(), Status> {
-    let metadata = headers.iter().map(|(n, v)| (*n, v.as_bytes())).collect();
+    let metadata = headers.iter().map(|(n, v)| (&**n, v.as_bytes())).collect();
     hostcalls::send_grpc_response(code, Some(message), metadata)
 }
 
@@ -131,6 +141,13 @@ pub fn hop(mode: &Mode) -> Hop {
                 || property(vec!["connection", "mtls"]).is_some_and(|mtls| mtls != [0]);
             Hop { has_certificate, uri_san, ..Hop::default() }
         }
+        // Who asks is of interest only where somebody may say what about.
+        Mode::Authz(authz) if authz.peers.is_empty() => Hop::default(),
+        Mode::Authz(_) => Hop {
+            address: property(vec!["source", "address"]),
+            uri_san: property(vec!["connection", "uri_san_peer_certificate"]),
+            ..Hop::default()
+        },
         Mode::Egress(_) => Hop { cluster: property(vec!["xds", "cluster_name"]), ..Hop::default() },
     }
 }

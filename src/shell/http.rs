@@ -8,8 +8,9 @@ use proxy_wasm::types::{Action, MapType};
 use super::host;
 use super::root::{Shared, flush_log};
 use crate::callout::StreamId;
+use crate::config::Mode;
 use crate::denial::Denial;
-use crate::headers::Stripped;
+use crate::headers::{Edit, Stripped};
 use crate::worker::Disposition;
 
 /// One request, from its head to its end.
@@ -75,6 +76,21 @@ impl HttpContext for Http {
             }
         }
         self.with_head()
+    }
+
+    fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        // Envoy makes each answer to a gRPC request a 200, which whoever asks would take for a yes.
+        let is_authz = self
+            .shared
+            .as_ref()
+            .is_none_or(|shared| matches!(shared.worker.borrow().config().mode, Mode::Authz(_)));
+        if is_authz && host::has_grpc_status() {
+            let forbidden = Edit::Set(":status".to_owned(), b"403".to_vec());
+            if !host::apply(MapType::HttpResponseHeaders, &[forbidden]) {
+                return Action::Pause;
+            }
+        }
+        Action::Continue
     }
 }
 

@@ -190,6 +190,39 @@ impl Claims {
         }
     }
 
+    /// Whether `scope` is among the token's: a claim `scope` of texts with spaces between them (RFC 8693 section
+    /// 4.2), or `scp`, as some issuers name it, which may be an array.
+    #[must_use]
+    pub fn has_scope(&self, scope: &str) -> bool {
+        let holds = |value: &Value| match value {
+            Value::String(text) => text.split(' ').any(|one| one == scope),
+            Value::Array(items) => items.iter().any(|item| item == scope),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
+        };
+        ["scope", "scp"].into_iter().filter_map(|name| self.members.get(name)).any(holds)
+    }
+
+    /// Whether the claim `name` is one of `values`, or an array that holds one; where there are none, whether it
+    /// is there at all.
+    #[must_use]
+    pub fn has_one_of(&self, name: &str, values: &[Value]) -> bool {
+        match self.members.get(name) {
+            None | Some(Value::Null) => false,
+            Some(_) if values.is_empty() => true,
+            Some(Value::Array(items)) => items.iter().any(|item| values.contains(item)),
+            Some(value) => values.contains(value),
+        }
+    }
+
+    /// Whether `auth_time` (OpenID Connect Core section 2) is there and no longer than `max_age` ago.
+    #[must_use]
+    pub fn authenticated_within(&self, max_age: Duration, skew: Duration, now: UnixTime) -> bool {
+        let now = i128::from(now.as_millis());
+        self.members.get("auth_time").and_then(NumericDate::of).is_some_and(|date| {
+            date.minus(skew) <= now && now <= date.plus(max_age.saturating_add(skew))
+        })
+    }
+
     /// Whom the token speaks of, by its claim `type`. That it is a transaction token is told by its header.
     #[must_use]
     pub fn kind(&self) -> TokenKind {

@@ -178,11 +178,11 @@ impl Worker {
 
     /// Whether an answer says that who was asked is down. Of a service's own token, that is each that brings
     /// none: all questions are the same one, and there is no other pace for them.
-    pub(super) fn is_outage(&self, key: &CallKey, answer: &Answer) -> bool {
+    pub(super) fn is_outage(&self, ended: &Ended, answer: &Answer, now: UnixTime) -> bool {
         let limits = &self.shared.config.limits;
-        match key {
+        match ended.key {
             CallKey::ServiceToken(_) => {
-                service_token::read_answer(answer, limits, UnixTime::from_millis(0)).is_err()
+                service_token::read_answer(answer, limits, ended.started, now).is_err()
             }
             CallKey::Jwks(_)
             | CallKey::Introspection(_)

@@ -272,7 +272,7 @@ impl Worker {
         asked: UnixTime,
         now: UnixTime,
     ) -> Outcome {
-        match service_token::read_answer(answer, &self.shared.config.limits, asked) {
+        match service_token::read_answer(answer, &self.shared.config.limits, asked, now) {
             Ok(token) => {
                 if let Some(held) = id.pick_mut(&mut self.shared.service_tokens) {
                     *held = Some(token);

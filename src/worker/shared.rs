@@ -252,11 +252,17 @@ impl Shared {
         ServiceTokenId::all(configs.len()).filter(is_due).map(CallKey::ServiceToken)
     }
 
-    /// Tells the filter at the service's exit what the service is told of this request.
-    pub(crate) fn tell_exit(&self, reference: &Reference, context: &UserContext, now: UnixTime) {
-        if let Some((exchange, seats)) = self.origin_seats(reference) {
-            seats.post(exchange, context, now);
-        }
+    /// Tells the filter at the service's exit what the service is told of this request. Whether it knows
+    /// all that it has to.
+    #[must_use]
+    pub(crate) fn tell_exit(
+        &self,
+        reference: &Reference,
+        context: &UserContext,
+        now: UnixTime,
+    ) -> bool {
+        let seats = self.origin_seats(reference);
+        seats.is_none_or(|(exchange, seats)| seats.post(exchange, context, now))
     }
 
     /// What the filter at the service's door told of the request that this one is made for.

@@ -132,6 +132,19 @@ fn egress(case: &mut Case) {
     case.headers = CONTEXT.to_vec();
 }
 
+fn needs(case: &mut Case, needs: Value) {
+    case.config["rules"] = json!([{"match": {"path_prefix": "/"}, "require": "user"}]);
+    let Value::Object(needs) = needs else { panic!("{needs}") };
+    case.config["rules"][0].as_object_mut().unwrap().extend(needs);
+}
+
+fn signs(case: &mut Case) {
+    let key = json!({"kty": "OKP", "crv": "Ed25519", "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
+                     "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+    case.config["txn_token"] = json!({"issue": {
+        "issuer": "https://gw.example", "audience": "prod.example", "key": key.to_string(), "kid": "g1"}});
+}
+
 fn blacklist(case: &mut Case) {
     case.config["revocation"] = json!({"redis": {"cluster": "webdis"}});
     case.token = Some(token("jti", json!("t-1")));
@@ -215,6 +228,14 @@ fn cases() -> Vec<Case> {
         case("a user's token for a service's", Code::IssuerUnknown, |c| { service(c); c.service_token = c.token.take(); }),
         case("a signed context", None, |c| { service(c); c.txn_token = Some(of_transaction(START + 30)); c.token = None; }),
         case("a signed context that is over", Code::TokenExpired, |c| { service(c); c.txn_token = Some(of_transaction(START - 60)); c.token = None; }),
+        case("a scope is lacking", Code::ScopeRequired, |c| needs(c, json!({"scopes": ["videos:write"]}))),
+        case("a claim is lacking", Code::ClaimRequired, |c| needs(c, json!({"claims": {"tenant": ["acme"]}}))),
+        case("signed in long ago", Code::AuthenticationTooOld, |c| { needs(c, json!({"max_age": "10m"})); c.token = Some(token("auth_time", json!(START - 3_600))); }),
+        case("signed in just now", None, |c| { needs(c, json!({"max_age": "10m"})); c.token = Some(token("auth_time", json!(START - 60))); }),
+        case("another host", None, |c| c.config["rules"] = json!([{"match": {"path_prefix": "/", "hosts": ["admin.example"]}, "require": "user", "roles": ["ADMIN"]}])),
+        case("a gateway that signs", None, signs),
+        case("a shared auth service", None, |c| { signs(c); c.config["mode"] = json!("authz"); }),
+        case("a stranger asks the auth service", Code::UntrustedPeer, |c| { c.config["mode"] = json!("authz"); c.headers = vec![("x-original-uri", "/admin")]; }),
         case("a way out", None, egress),
         case("a way out without a token of its own", Code::ServiceTokenUnavailable, |c| { egress(c); c.token_endpoint = None; }),
         case("a way to nowhere", None, |c| { egress(c); c.cluster = Some("evil"); }),
@@ -231,6 +252,7 @@ impl Case {
             has_certificate: self.peer.is_some(),
             uri_san: self.peer.map(|peer| peer.as_bytes().to_vec()),
             cluster: self.cluster.map(|cluster| cluster.as_bytes().to_vec()),
+            ..Hop::default()
         };
         flow.tick();
         self.answer_all(&mut flow);
@@ -243,10 +265,9 @@ impl Case {
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
         .collect();
-        let headers: Vec<(&str, &[u8])> = self
-            .headers
-            .iter()
-            .map(|(name, value)| (*name, value.as_bytes()))
+        let host = (":authority", &b"explain.invalid"[..]);
+        let headers: Vec<(&str, &[u8])> = std::iter::once(host)
+            .chain(self.headers.iter().map(|(name, value)| (*name, value.as_bytes())))
             .chain(own.iter().map(|(name, value)| (*name, value.as_slice())))
             .collect();
         let (_, _, mut disposition) = flow.send(self.path, &headers);
@@ -263,8 +284,8 @@ impl Case {
         }
         match disposition {
             Disposition::Deny(denial) => Some(denial.code),
-            Disposition::Forward(_) => None,
-            other => panic!("{}: {other:?}", self.name),
+            Disposition::Forward(_) | Disposition::Answer(_) => None,
+            other @ Disposition::Pause => panic!("{}: {other:?}", self.name),
         }
     }
 
@@ -365,6 +386,7 @@ impl Case {
         for part in parts.chain(own).chain([SECRET]) {
             assert!(!written.contains(part), "{}: {part} in {written}", self.name);
         }
+        assert!(!written.contains("eyJ"), "{}: a JWT in {written}", self.name);
         // Nor did the last line of defence have anything to take out.
         assert!(!written.contains("(not shown)"), "{}: {written}", self.name);
     }
@@ -412,6 +434,9 @@ fn what_is_explained_is_what_is_decided() {
         match code {
             Some(code) => {
                 assert!(text.contains(&format!("refused: {} {code}", told["status"])), "{text}");
+            }
+            None if case.config["mode"] == "authz" => {
+                assert!(text.contains("answered by the filter itself"), "{text}");
             }
             None => assert!(text.contains("allowed; the upstream sees:"), "{text}"),
         }

@@ -714,3 +714,106 @@ fn a_service_token_that_is_not_bound_speaks_for_itself() {
     }
     assert_serves(&mesh);
 }
+
+/// The listener once more under this name, where Envoy is told of a principal by its config, not by the client: as
+/// a waypoint's inner listener is by its outer one.
+fn told_of(bootstrap: &mut Value, name: &str, principal: Option<&str>) {
+    const NETWORK: &str = "envoy.filters.network.set_filter_state";
+    const HTTP: &str = "envoy.filters.http.set_filter_state";
+    let listeners = bootstrap["static_resources"]["listeners"].as_array_mut().unwrap();
+    let mut listener = listeners[0].clone();
+    listener["name"] = json!(name);
+    if let Some(principal) = principal {
+        let values = json!([{
+            "object_key": "io.istio.peer_principal", "factory_key": "envoy.string",
+            "format_string": {"text_format_source": {"inline_string": principal}},
+        }]);
+        let filters = listener["filter_chains"][0]["filters"].as_array_mut().unwrap();
+        let (at, name, kind, when) = match name {
+            "by a filter of HTTP" => (
+                &mut filters[0]["typed_config"]["http_filters"],
+                HTTP,
+                "http",
+                "on_request_headers",
+            ),
+            _ => (
+                &mut listener["filter_chains"][0]["filters"],
+                NETWORK,
+                "network",
+                "on_new_connection",
+            ),
+        };
+        let kind = format!(
+            "type.googleapis.com/envoy.extensions.filters.{kind}.set_filter_state.v3.Config"
+        );
+        let filter = json!({"name": name, "typed_config": {"@type": kind, when: values}});
+        at.as_array_mut().unwrap().insert(0, filter);
+    }
+    listeners.push(listener);
+}
+
+#[test]
+fn in_ambient_mode_the_hop_is_whom_istio_names_whatever_it_shows_itself() {
+    let edge = spiffe("edge", "gateway");
+    let good = ["by a filter of the connection", "by a filter of HTTP"];
+    let bad = [
+        ("a job", spiffe("jobs", "reports-service"), Some("reports-service")),
+        ("a stranger", spiffe("elsewhere", "stranger"), None),
+        ("almost the edge", format!("{edge}-evil"), None),
+        ("the edge and more", format!("{edge},{edge}"), None),
+        ("not an id", "cluster.local/ns/edge/sa/gateway".to_owned(), None),
+    ];
+    let mesh = sidecar()
+        .sidecar_config(|config| config["boundary"]["ambient"] = json!(true))
+        .sidecar(|bootstrap| {
+            for name in good {
+                told_of(bootstrap, name, Some(&edge));
+            }
+            for (name, principal, _) in &bad {
+                told_of(bootstrap, name, Some(principal));
+            }
+            told_of(bootstrap, "nobody", None);
+        })
+        .start();
+    let call = |listener: &str, hop: &Identity, path: &str| {
+        let address = mesh.sidecar.address_of(listener);
+        Request::get(address, path).tls(&mesh.ca.client(Some(hop)))
+    };
+    // What a client could try to be taken for the edge by.
+    let claiming = |request: Request| {
+        ["io.istio.peer_principal", "x-peer-principal", "x-istio-peer-principal"]
+            .iter()
+            .fold(request, |request, name| request.header(name, &edge))
+            .header("X-Forwarded-Client-Cert", format!("URI={edge}"))
+            .header("Baggage", format!("io.istio.peer_principal={edge}"))
+    };
+    for listener in good {
+        // It is the principal that counts: this certificate asserts nobody.
+        for hop in [job(&mesh), stranger(&mesh)] {
+            let response = assert_user(call(listener, &hop, "/comments")).send();
+            assert_told(&mesh, &response, USER, None);
+        }
+    }
+    let others = bad.iter().map(|(name, _, service)| (*name, *service)).chain([("nobody", None)]);
+    for (listener, service) in others {
+        println!("{listener}");
+        // And this one's word would be good, were it asked.
+        for hop in [gateway(&mesh), channels(&mesh)] {
+            let request = claiming(forge(call(listener, &hop, "/comments")));
+            assert_refused(&mesh, &request.send(), 401, "token_missing");
+            let request = request.bearer(&user_token(&mesh));
+            let response = request.send();
+            assert_eq!(response.status, 200, "{}", response.text());
+            assert_names(&only_seen(&mesh), USER, service);
+            let response = claiming(forge(call(listener, &hop, "/internal"))).send();
+            match service {
+                Some(_) => {
+                    assert_eq!(response.status, 200, "{}", response.text());
+                    assert_names(&only_seen(&mesh), NOBODY, service);
+                }
+                None => assert_refused(&mesh, &response, 403, "service_required"),
+            }
+        }
+    }
+    mesh.no_traps();
+}

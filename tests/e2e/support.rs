@@ -70,8 +70,26 @@ pub fn assert_context(seen: &Seen, context: [Option<&str>; 4]) {
 /// [`assert_context`], and which service the upstream was told of.
 #[track_caller]
 pub fn assert_names(seen: &Seen, context: [Option<&str>; 4], service: Option<&str>) {
-    let values = CONTEXT.into_iter().zip(context).chain([("x-service-name", service)]);
-    for (name, value) in values.chain([("txn-token", None)]) {
+    assert_all_names(seen, context, service, None);
+}
+
+/// [`assert_names`], beside a `Txn-Token`: that token.
+#[track_caller]
+pub fn assert_signed(seen: &Seen, context: [Option<&str>; 4], service: Option<&str>) -> String {
+    let token = String::from_utf8_lossy(seen.header("txn-token").expect("a Txn-Token"));
+    assert_all_names(seen, context, service, Some(&token));
+    token.into_owned()
+}
+
+#[track_caller]
+fn assert_all_names(
+    seen: &Seen,
+    context: [Option<&str>; 4],
+    service: Option<&str>,
+    signed: Option<&str>,
+) {
+    let values = CONTEXT.into_iter().zip(context);
+    for (name, value) in values.chain([("x-service-name", service), ("txn-token", signed)]) {
         let expected: Vec<&[u8]> = value.iter().map(|value| value.as_bytes()).collect();
         assert_eq!(seen.headers_named(name), expected, "{name}");
         // It is not there under another spelling, either.

@@ -163,7 +163,7 @@ fn a_users_token_is_verified_here_where_nobody_vouches_for_the_user() {
 
 #[test]
 fn a_context_that_is_not_whole_or_not_clear_is_refused() {
-    let cases: [(&str, Vec<Header>); 9] = [
+    let cases: [(&str, Vec<Header>); 11] = [
         ("twice", vec![("x-user-id", b"u-1"), ("x-user-id", b"u-2"), ("x-user-role", b"USER")]),
         (
             "twice the same",
@@ -179,6 +179,8 @@ fn a_context_that_is_not_whole_or_not_clear_is_refused() {
         ("empty", vec![("x-user-id", b""), ("x-user-role", b"USER")]),
         ("not ASCII", vec![("x-user-id", b"u-\xff"), ("x-user-role", b"USER")]),
         ("with spaces around", vec![("x-user-id", b" u-1 "), ("x-user-role", b"USER")]),
+        ("with a tab at the end", vec![("x-user-id", b"u-1\t"), ("x-user-role", b"USER")]),
+        ("with a line's end", vec![("x-user-id", b"u\n1"), ("x-user-role", b"USER")]),
     ];
     for (name, headers) in cases {
         let mut flow = door(|_| ());
@@ -484,6 +486,50 @@ fn a_service_that_trusts_hops_only_needs_no_users_service() {
     let mut flow = Flow::with(&config).with_keys();
     flow.hop = from(GATEWAY);
     forwarded(send(&mut flow, "/x", &CONTEXT));
+}
+
+#[test]
+fn a_users_token_names_no_user_where_the_config_says_nothing_of_users() {
+    for otherwise in ["reject", "strip"] {
+        let mut config = service_config();
+        config["boundary"]["otherwise"] = json!(otherwise);
+        config.as_object_mut().unwrap().remove("user");
+        let mut flow = Flow::with(&config).with_keys();
+        flow.hop = from(GATEWAY);
+        let mut claims = claims();
+        claims["id"] = json!("u-1001");
+        claims["role"] = json!("ADMIN");
+        let token = flow.key.token(&claims);
+        for path in ["/x", "/admin"] {
+            assert_eq!(denied(&flow.get(path, &token).1), Code::TokenMissing, "{otherwise}");
+        }
+        let edits = forwarded(flow.get("/public", &token).1);
+        assert_eq!(context_of(&edits), []);
+        assert!(edits.contains(&removed("authorization")));
+    }
+}
+
+#[test]
+fn a_service_is_told_one_request_id_and_it_is_the_one_that_is_spoken_of() {
+    for path in ["/x", "/healthz"] {
+        let mut flow = door(|_| ());
+        flow.hop = from(GATEWAY);
+        let ids: [Header; 4] = [
+            ("x-request-id", b"r-1"),
+            ("x-request-id", b"r-2"),
+            ("x_request_id", b"r-2"),
+            ("x.request.id", b"r-2"),
+        ];
+        let edits = forwarded(send(&mut flow, path, &[&ids[..], &CONTEXT].concat()));
+        for edit in [set("x-request-id", "r-1"), removed("x_request_id"), removed("x.request.id")] {
+            assert!(edits.contains(&edit), "{edit:?}");
+        }
+        // One id is as it should be.
+        let edits = forwarded(send(&mut flow, path, &[&ids[..1], &CONTEXT].concat()));
+        assert!(!edits.contains(&set("x-request-id", "r-1")));
+    }
+    let config = door(|_| ()).worker.config();
+    assert!(config.context.not_in_trailers.covers("x_request_id"));
 }
 
 #[test]

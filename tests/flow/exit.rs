@@ -248,7 +248,12 @@ fn a_context_that_cannot_be_read_in_one_way_is_refused() {
 
 /// A worker at the door and one at the exit of a service, in one process.
 fn door_and_exit(data: &SharedData) -> (Flow, Flow) {
+    door_with(data, |_| ())
+}
+
+fn door_with(data: &SharedData, change: impl FnOnce(&mut Value)) -> (Flow, Flow) {
     let mut door = config();
+    change(&mut door);
     door["mode"] = json!("service");
     door["service"] = json!({"name": "videos-service"});
     door["boundary"] = json!({"peers": [{"spiffe_id": GATEWAY, "may_assert_user": true}]});
@@ -269,6 +274,10 @@ fn comes_in(door: &mut Flow, path: &str, headers: &[Header<'_>]) {
 
 fn with_id<'a>(headers: &[Header<'a>]) -> Vec<Header<'a>> {
     [&[ID], headers].concat()
+}
+
+fn under<'a>(id: &'a str, headers: &[Header<'a>]) -> Vec<Header<'a>> {
+    [&[("x-request-id", id.as_bytes())], headers].concat()
 }
 
 #[test]
@@ -322,6 +331,34 @@ fn context_that_is_made_at_the_door_is_told_like_one_that_is_accepted_there() {
     assert!(edits.starts_with(&whole_context()), "{edits:?}");
 }
 
+/// RFC 9110 section 5.5: a tab is as good as a space within a value.
+#[test]
+fn a_value_with_a_tab_in_it_arrives_as_it_is() {
+    let (mut door, mut exit) = door_and_exit(&SharedData::default());
+    let with_tab = [CONTEXT[0], CONTEXT[2], ("x-user-channel-id", &b"ch\t2001"[..])];
+    let expected = set("x-user-channel-id", "ch\t2001");
+    let asserted = door.send("/x", &with_id(&with_tab)).2;
+    assert!(forwarded(asserted).contains(&expected));
+    door.hop = Hop::default();
+    let bearer = format!("Bearer {}", door.token());
+    let headers = [("x-request-id", &b"r-2"[..]), ("authorization", bearer.as_bytes())];
+    let (stream, _, _) = door.send("/x", &headers);
+    let call = door.call();
+    let mut record = crate::support::record();
+    record["channelId"] = json!("ch\t2001");
+    let made = only(door.answer(call.id, 200, record.to_string().as_bytes()), stream);
+    assert!(forwarded(made).contains(&expected));
+    for id in ["r-1", "r-2"] {
+        for copied in [&with_tab[..], &[]] {
+            let (_, disposition) = send(&mut exit, "plain", &under(id, copied));
+            assert!(forwarded(disposition).contains(&expected));
+        }
+        let spaced = [CONTEXT[0], CONTEXT[2], ("x-user-channel-id", &b"ch 2001"[..])];
+        let (_, disposition) = send(&mut exit, "plain", &under(id, &spaced));
+        assert_eq!(denied(&disposition), Code::ContextMismatch);
+    }
+}
+
 #[test]
 fn a_service_cannot_speak_for_a_user_whom_it_does_not_serve() {
     let (mut door, mut exit) = door_and_exit(&SharedData::default());
@@ -368,6 +405,121 @@ fn an_id_of_two_requests_with_different_contexts_speaks_for_nobody() {
         let edits = forwarded(send(&mut exit, "plain", &[ID]).1);
         assert!(edits.contains(&set("x-user-id", "u-2002")));
     }
+}
+
+#[test]
+fn a_request_without_a_user_makes_an_id_that_a_users_has_nobodys_whichever_came_first() {
+    for user_first in [true, false] {
+        let (mut door, mut exit) = door_and_exit(&SharedData::default());
+        let order = if user_first { ["/x", "/healthz"] } else { ["/healthz", "/x"] };
+        for path in order {
+            let headers = if path == "/x" { with_id(&CONTEXT) } else { vec![ID] };
+            comes_in(&mut door, path, &headers);
+        }
+        let edits = told(&forwarded(send(&mut exit, "plain", &[ID]).1));
+        assert_eq!(edits, [set("x-service-name", "videos-service")]);
+        let (_, disposition) = send(&mut exit, "plain", &with_id(&CONTEXT));
+        assert_eq!(denied(&disposition), Code::ContextMismatch);
+    }
+}
+
+#[test]
+fn a_flood_of_requests_without_a_user_pushes_nothing_out() {
+    let (mut door, mut exit) = door_and_exit(&SharedData::default());
+    let ids: Vec<String> = (0..300).map(|number| format!("r-{number}")).collect();
+    let (known, ambiguous) = ids.split_at(150);
+    for id in &ids {
+        comes_in(&mut door, "/x", &under(id, &CONTEXT));
+    }
+    for id in ambiguous {
+        comes_in(&mut door, "/x", &under(id, &OTHERS_CONTEXT));
+    }
+    for number in 0..4_000 {
+        door.advance(MILLISECOND);
+        let id = format!("flood-{number}");
+        comes_in(&mut door, "/public", &under(&id, &[]));
+    }
+    exit.now = door.now;
+    for id in known {
+        forwarded(send(&mut exit, "plain", &under(id, &CONTEXT)).1);
+    }
+    for id in ambiguous {
+        comes_in(&mut door, "/x", &under(id, &CONTEXT));
+        let (_, disposition) = send(&mut exit, "plain", &under(id, &CONTEXT));
+        assert_eq!(denied(&disposition), Code::ContextMismatch, "{id}");
+    }
+}
+
+#[test]
+fn a_request_that_waited_does_not_undo_what_came_in_meanwhile() {
+    let data = SharedData::default();
+    let (mut door, mut exit) = door_with(&data, |config| {
+        config["user"]["lookup"]["timeout"] = json!("20s");
+    });
+    let gateway = std::mem::take(&mut door.hop);
+    let bearer = format!("Bearer {}", door.token());
+    let (stream, _, disposition) = door.send("/x", &[ID, ("authorization", bearer.as_bytes())]);
+    assert_eq!(disposition, Disposition::Pause);
+    let call = door.call();
+    door.advance(Duration::from_millis(1_500));
+    door.hop = gateway;
+    comes_in(&mut door, "/x", &with_id(&OTHERS_CONTEXT));
+    let record = crate::support::record().to_string();
+    forwarded(only(door.answer(call.id, 200, record.as_bytes()), stream));
+    // Nor for as long as either of them is remembered.
+    for wait in [Duration::ZERO, Duration::from_millis(59_999)] {
+        exit.now = door.now.after(wait);
+        for context in [&CONTEXT[..], &OTHERS_CONTEXT] {
+            let (_, disposition) = send(&mut exit, "plain", &with_id(context));
+            assert_eq!(denied(&disposition), Code::ContextMismatch);
+        }
+    }
+    let edits = told(&forwarded(send(&mut exit, "plain", &[ID]).1));
+    assert_eq!(edits, [set("x-service-name", "videos-service")]);
+}
+
+#[test]
+fn a_request_that_waited_is_remembered_for_a_minute_from_when_it_went_on() {
+    let data = SharedData::default();
+    let (mut door, mut exit) = door_with(&data, |config| {
+        config["user"]["lookup"]["timeout"] = json!("20s");
+    });
+    door.hop = Hop::default();
+    let bearer = format!("Bearer {}", door.token());
+    let (stream, _, _) = door.send("/x", &[ID, ("authorization", bearer.as_bytes())]);
+    let call = door.call();
+    door.advance(Duration::from_secs(15));
+    let record = crate::support::record().to_string();
+    forwarded(only(door.answer(call.id, 200, record.as_bytes()), stream));
+    exit.now = door.now.after(Duration::from_millis(59_999));
+    forwarded(send(&mut exit, "plain", &with_id(&CONTEXT)).1);
+}
+
+#[test]
+fn a_request_of_which_the_exit_cannot_be_told_is_refused() {
+    let data = SharedData::default();
+    let (mut door, mut exit) = door_and_exit(&data);
+    comes_in(&mut door, "/x", &with_id(&CONTEXT));
+    data.contend(true);
+    let _ = door.worker.take_log();
+    for _ in 0..2 {
+        for (path, context) in [("/x", &OTHERS_CONTEXT[..]), ("/healthz", &[])] {
+            let (_, _, disposition) = door.send(path, &with_id(context));
+            let Disposition::Deny(denial) = disposition else { panic!("{disposition:?}") };
+            assert_eq!(denial.code.name(), "propagation_unavailable");
+            assert_eq!(denial.code.status(), 503);
+        }
+    }
+    let lines = door.worker.take_log();
+    let warned = lines.iter().filter(|(level, _)| *level == Level::Warn).count();
+    assert_eq!(warned, 1, "{lines:?}");
+    // What was told before is still the one request's that is served.
+    let edits = told(&forwarded(send(&mut exit, "plain", &[ID]).1));
+    assert!(edits.starts_with(&whole_context()));
+    data.contend(false);
+    comes_in(&mut door, "/x", &with_id(&OTHERS_CONTEXT));
+    let (_, disposition) = send(&mut exit, "plain", &with_id(&OTHERS_CONTEXT));
+    assert_eq!(denied(&disposition), Code::ContextMismatch);
 }
 
 #[test]
@@ -513,6 +665,27 @@ fn a_token_lives_from_when_it_was_asked_for() {
     flow.answer(call.id, 200, &grant("t-1", 10));
     flow.advance(Duration::from_millis(3_900));
     assert_eq!(send(&mut flow, "channels", &[]).1, Disposition::Pause);
+}
+
+#[test]
+fn a_token_that_is_over_by_the_time_it_comes_is_none() {
+    let mut config = exit_config();
+    config["service_tokens"]["mesh"]["client_credentials"]["timeout"] = json!("20s");
+    let mut flow = Flow::with(&config);
+    for _ in 0..5 {
+        let (stream, _) = send(&mut flow, "channels", &[]);
+        let call = flow.call();
+        flow.advance(Duration::from_secs(5));
+        let released = flow.answer(call.id, 200, &grant("t-1", 10));
+        assert_eq!(denied(&only(released, stream)), Code::ServiceTokenUnavailable);
+    }
+    let lines = flow.worker.take_log();
+    assert!(lines.iter().any(|(level, _)| *level == Level::Warn), "{lines:?}");
+    // Asking again and again brings nothing, so it is left alone for a while.
+    let (_, disposition) = send(&mut flow, "channels", &[]);
+    assert_eq!(denied(&disposition), Code::ServiceTokenUnavailable);
+    flow.tick();
+    flow.no_call();
 }
 
 #[test]
@@ -712,7 +885,7 @@ fn no_secret_prints() {
 }
 
 #[test]
-fn a_signed_context_goes_where_context_goes_unless_it_could_be_another_requests() {
+fn a_signed_context_goes_where_context_goes() {
     let signed = [("txn-token", &b"ey.ey.sig"[..])];
     let arrives = |flow: &mut Flow, cluster: &str| {
         let edits = forwarded(send(flow, cluster, &signed).1);
@@ -727,8 +900,56 @@ fn a_signed_context_goes_where_context_goes_unless_it_could_be_another_requests(
     for headers in [&twice[..], &[("txn_token", &b"a"[..])]] {
         assert_eq!(denied(&send(&mut flow, "plain", headers).1), Code::UntrustedPeer);
     }
-    let mut config = exit_config();
-    config["sharing"] = json!({"key": "sixteen random bytes"});
-    config["propagation"] = json!({"by_request_id": true});
-    assert!(!arrives(&mut Flow::with(&config), "plain"));
+}
+
+#[test]
+fn a_signed_context_is_held_against_what_the_service_was_told() {
+    let (mut door, mut exit) = door_and_exit(&SharedData::default());
+    comes_in(&mut door, "/x", &with_id(&CONTEXT[..3]));
+    let told_context =
+        json!({"x-user-id": "u-1001", "x-user-clerk-id": "user_2abc", "x-user-role": "USER"});
+    let with = |name: &str, value: Value| {
+        let mut tctx = told_context.clone();
+        tctx[name] = value;
+        tctx
+    };
+    let token = |tctx: &Value| {
+        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let header = json!({"typ": "txntoken+jwt", "alg": "EdDSA", "kid": "g1"});
+        format!("{}.{}.c2ln", part(header), part(json!({"tctx": tctx})))
+    };
+    let right = token(&told_context);
+    // Which headers the service copies beside it is of no matter.
+    for copied in [&CONTEXT[..0], &CONTEXT[..3]] {
+        let headers = [&with_id(copied)[..], &[("txn-token", right.as_bytes())]].concat();
+        let edits = told(&forwarded(send(&mut exit, "plain", &headers).1));
+        assert!(edits.contains(&set("txn-token", &right)));
+        assert!(edits.starts_with(&whole_context()[..3]), "{edits:?}");
+        let elsewhere = told(&forwarded(send(&mut exit, "nobody", &headers).1));
+        assert_eq!(elsewhere, []);
+    }
+    for (name, text) in [
+        ("another user", token(&with("x-user-id", json!("u-2002")))),
+        ("another role", token(&with("x-user-role", json!("ADMIN")))),
+        ("more than was told", token(&with("x-user-channel-id", json!("ch-2001")))),
+        ("more than is known here", token(&with("x-tenant", json!("t-2")))),
+        ("less", token(&json!({"x-user-id": "u-1001"}))),
+        ("nothing", token(&json!({}))),
+        ("no text", token(&with("x-user-id", json!(["u-1001"])))),
+        ("not readable", "ey.ey.sig".to_owned()),
+        ("too long to look at", format!("{right}{}", "A".repeat(8_192))),
+    ] {
+        for copied in [&CONTEXT[..0], &CONTEXT[..3]] {
+            let headers = [&with_id(copied)[..], &[("txn-token", text.as_bytes())]].concat();
+            let (_, disposition) = send(&mut exit, "plain", &headers);
+            assert_eq!(denied(&disposition), Code::ContextMismatch, "{name}");
+        }
+    }
+    let alone = [("txn-token", right.as_bytes())];
+    let others = [("x-request-id", &b"r-2"[..]), alone[0]];
+    for headers in [&alone[..], &others] {
+        assert_eq!(denied(&send(&mut exit, "plain", headers).1), Code::ContextMismatch);
+    }
+    let twice = [ID, alone[0], alone[0]];
+    assert_eq!(denied(&send(&mut exit, "plain", &twice).1), Code::UntrustedPeer);
 }

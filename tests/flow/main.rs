@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod authz;
 mod bounds;
 mod clock;
 mod context;
@@ -20,6 +21,7 @@ mod providers;
 mod redis;
 mod revocation;
 mod rfc8725;
+mod rules;
 mod shared_users;
 mod sharing;
 mod shipped;

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use harness::testbed::with_parts;
 use meshgate::config::Config;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Every YAML file below `dir`.
 fn yaml_files(dir: &Path) -> Vec<PathBuf> {
@@ -38,7 +39,14 @@ fn filter_configs(value: &Value) -> Vec<&Value> {
 
 #[track_caller]
 fn assert_accepted(config: &Value, place: &str) {
-    let env = |_: &str| Some("a secret of 32 bytes for a test.".to_owned());
+    // RFC 8037 appendix A.1.
+    let key = json!({"kty": "OKP", "crv": "Ed25519",
+                     "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
+                     "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+    let env = |name: &str| match name {
+        "TXN_KEY" | "MESH_SIGNING_KEY" => Some(key.to_string()),
+        _ => Some("a secret of 32 bytes for a test.".to_owned()),
+    };
     if let Err(error) = Config::parse(config.to_string().as_bytes(), &env) {
         panic!("{place}: {error}");
     }
@@ -61,6 +69,37 @@ fn every_config_under_envoy_is_accepted() {
         }
     }
     assert!(found >= 2, "found {found} configs");
+}
+
+/// The e2e tests run the signed context and the service tokens with these very lines, too.
+#[test]
+fn every_part_that_is_commented_out_under_envoy_can_be_had() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("envoy");
+    let cases: [(&str, &[&str], &[&str]); 4] = [
+        ("gateway.yaml", &["environment_variables:", "txn_token:"], &["/txn_token/issue"]),
+        (
+            "sidecar.yaml",
+            &["gateway:", "txn_token:", "- name: edge"],
+            &["/providers/gateway", "/boundary/txn_token"],
+        ),
+        (
+            "sidecar.yaml",
+            &["mesh:", "service_tokens:"],
+            &["/providers/mesh", "/boundary/service_tokens/bind_to_peer"],
+        ),
+        ("egress.yaml", &["sharing:", "propagation:"], &["/sharing/key", "/propagation"]),
+    ];
+    for (file, parts, places) in cases {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        for document in documents(&with_parts(&text, parts)) {
+            for config in filter_configs(&document) {
+                assert_accepted(config, &format!("{file} with {parts:?}"));
+                for place in places {
+                    assert!(config.pointer(place).is_some(), "{file}: no {place} with {parts:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -270,6 +270,8 @@ struct Slots {
     now: HashMap<String, Versioned>,
     /// What other workers will have made of them after so many further reads.
     then: Option<(usize, HashMap<String, Versioned>)>,
+    /// Whether somebody else is quicker with every write.
+    contended: bool,
 }
 
 type Versioned = (Vec<u8>, u32);
@@ -286,7 +288,11 @@ impl Board for SharedData {
     }
 
     fn write(&self, slot: &str, bytes: &[u8], version: Option<u32>) -> bool {
-        let slots = &mut self.0.borrow_mut().now;
+        let mut slots = self.0.borrow_mut();
+        if slots.contended && version.is_some() {
+            return false;
+        }
+        let slots = &mut slots.now;
         let held = slots.get(slot).map_or(0, |(_, version)| *version);
         if held != 0 && version.is_some_and(|version| version != 0 && version != held) {
             return false;
@@ -318,10 +324,15 @@ impl SharedData {
         }
     }
 
+    /// Has every write lose that depends on what was read before it, or no more.
+    pub fn contend(&self, contended: bool) {
+        self.0.borrow_mut().contended = contended;
+    }
+
     /// The same slots, apart from these.
     pub fn fork(&self) -> Self {
         let now = self.0.borrow().now.clone();
-        Self(Rc::new(RefCell::new(Slots { now, then: None })))
+        Self(Rc::new(RefCell::new(Slots { now, ..Slots::default() })))
     }
 
     /// Takes over what `other` holds, after so many further reads.

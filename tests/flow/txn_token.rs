@@ -682,8 +682,10 @@ fn the_gateway_serves_its_public_keys_to_who_reads_them() {
     for (method, path) in [("GET", KEYS), ("HEAD", KEYS), ("GET", &format!("{KEYS}?v=1"))] {
         let Disposition::Answer(reply) = send(&mut flow, method, path) else { panic!("{path}") };
         assert_eq!(reply.status, 200);
-        assert!(reply.headers.contains(&("content-type", "application/json".to_owned())));
-        assert!(reply.headers.contains(&("cache-control", "public, max-age=300".to_owned())));
+        assert!(reply.headers.contains(&("content-type".into(), "application/json".to_owned())));
+        assert!(
+            reply.headers.contains(&("cache-control".into(), "public, max-age=300".to_owned()))
+        );
         let document: Value = serde_json::from_str(&reply.body).unwrap();
         assert_eq!(
             document,

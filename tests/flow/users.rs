@@ -5,7 +5,7 @@ use std::time::Duration;
 use meshgate::callout::Failure;
 use meshgate::denial::Code;
 use meshgate::worker::Disposition;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Flow, claims, config, denied, forwarded, only, record, served, set};
 
@@ -226,6 +226,33 @@ fn claims_can_be_the_record() {
     assert!(edits.contains(&set("x-user-id", "user_2abc")));
     assert!(edits.contains(&set("x-user-role", "ADMIN")));
     flow.no_call();
+}
+
+#[test]
+fn a_token_that_is_the_record_is_at_fault_for_what_that_lacks() {
+    for (source, code) in
+        [("claims", Code::TokenMalformed), ("lookup", Code::UserLookupUnavailable)]
+    {
+        let mut config = config();
+        if source == "claims" {
+            config["user"] = json!({"source": "claims"});
+        }
+        config["context"] =
+            json!({"headers": {"x-user-tier": {"user": "/tier", "required": true}}});
+        let mut flow = Flow::with(&config).with_keys();
+        for tier in [Value::Null, json!({"gold": true}), json!("g\u{f6}ld")] {
+            let mut user = claims();
+            user["tier"] = tier;
+            user["jti"] = json!(user["tier"].to_string());
+            user["clerkId"] = user["jti"].clone();
+            let token = flow.key.token(&user);
+            let disposition = match source {
+                "claims" => flow.get("/x", &token).1,
+                _ => flow.whole("/x", &token, &user),
+            };
+            assert_eq!(denied(&disposition), code, "{source}: {}", user["tier"]);
+        }
+    }
 }
 
 #[test]

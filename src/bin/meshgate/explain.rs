@@ -84,6 +84,9 @@ pub struct Arguments {
     /// The identity in the caller's client certificate, for `mode: service`.
     #[arg(long, value_name = "SPIFFE ID", value_parser = spiffe_id)]
     peer: Option<SpiffeId>,
+    /// The address and port that asks, for `mode: authz`.
+    #[arg(long, value_name = "IP:PORT")]
+    address: Option<std::net::SocketAddr>,
     /// The cluster that the request goes to, for `mode: egress`.
     #[arg(long)]
     cluster: Option<String>,
@@ -203,6 +206,7 @@ fn read(arguments: &Arguments) -> Result<(Config, Question), String> {
     let hop = Hop {
         has_certificate: arguments.peer.is_some(),
         uri_san: arguments.peer.as_ref().map(|peer| peer.to_string().into_bytes()),
+        address: arguments.address.map(|address| address.to_string().into_bytes()),
         cluster: arguments.cluster.as_ref().map(|cluster| cluster.clone().into_bytes()),
     };
     let user = match (&arguments.user, arguments.user_status) {
@@ -300,7 +304,7 @@ impl Head {
 fn config_boundary(config: &Config) -> Option<&meshgate::config::Boundary> {
     match &config.mode {
         Mode::Service(boundary) => Some(boundary),
-        Mode::Gateway | Mode::Egress(_) => None,
+        Mode::Gateway | Mode::Authz(_) | Mode::Egress(_) => None,
     }
 }
 

@@ -131,7 +131,7 @@ fn check_provider(
         None => Some(None),
     };
     let required_claims =
-        check_required_claims(required_claims.unwrap_or_default(), &at.field("required_claims"));
+        check_claims(required_claims.unwrap_or_default(), &at.field("required_claims"));
     let places = match kind? {
         TokenKind::User | TokenKind::Service => {
             check_places(from_headers, from_cookies, from_params, preset?, at)
@@ -324,7 +324,8 @@ fn basic(client_id: &str, client_secret: &str) -> Secret {
     Secret::new(format!("Basic {}", STANDARD.encode(credentials)))
 }
 
-fn check_required_claims(
+/// Claims and the values that they may have.
+pub(super) fn check_claims(
     raw: BTreeMap<String, Value>,
     at: &At<'_>,
 ) -> Option<Vec<(String, Vec<Value>)>> {

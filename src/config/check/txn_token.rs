@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::read::At;
 use super::super::{Environment, TxnTokens, raw};
-use super::plain_path;
+use super::rules::plain_path;
 use crate::boundary::txn_token::{Issuer, Published};
 use crate::json;
 use crate::jwks::{KeySet, Origin};

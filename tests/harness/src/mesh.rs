@@ -20,8 +20,8 @@ use crate::client::Request;
 use crate::envoy::{Envoy, Launch, StartError};
 use crate::idp::{Idp, Key, SERVICE_AUDIENCE, SERVICE_ISSUER, service_claims};
 use crate::pki::{Ca, Identity};
-use crate::server::{Answer, Seen, Server};
-use crate::testbed::{filter_config, load_module, point, shipped};
+use crate::server::{Answer, Behavior, Seen, Server};
+use crate::testbed::{filter_config, load_module, point, shipped, shipped_with};
 use crate::upstream::Upstream;
 use crate::users::Users;
 
@@ -39,8 +39,8 @@ pub const CLIENT_SECRET: &str = "a-secret-for-tests-alone";
 /// Everything a request meets. The Envoys end first.
 #[derive(Debug)]
 pub struct Mesh {
-    /// `envoy/gateway.yaml`. Its cluster `videos` is the sidecar.
-    gateway: Option<Envoy>,
+    /// `envoy/gateway.yaml`, and its config. Its cluster `videos` is the sidecar.
+    gateway: Option<(Envoy, Value)>,
     /// `envoy/sidecar.yaml`, with the listeners of `envoy/egress.yaml` where there is a way on.
     pub sidecar: Envoy,
     /// The way on: what [`Builder::exit`] starts.
@@ -55,17 +55,48 @@ pub struct Mesh {
     pub ca: Ca,
     /// Signs service tokens.
     pub service_key: Key,
+    /// Where the context is signed.
+    signed: Option<Signed>,
 }
+
+/// What [`Mesh::signed`] adds.
+#[derive(Debug)]
+struct Signed {
+    key: Key,
+    edge: Upstream,
+}
+
+/// The parts of the shipped configs with which the gateway signs the context, and a sidecar believes it.
+const SIGNING: [&str; 2] = ["environment_variables:", "txn_token:"];
+const BELIEVING: [&str; 3] = ["gateway:", "txn_token:", "- name: edge"];
 
 impl Mesh {
     /// gateway -> videos.
     #[track_caller]
     pub fn videos() -> Builder {
+        Mesh::between(shipped("gateway.yaml"), shipped("sidecar.yaml"))
+    }
+
+    /// [`Mesh::videos`], with what the shipped configs have for signed context. Sidecars fetch the gateway's
+    /// keys from the gateway, so it cannot be left out.
+    #[track_caller]
+    pub fn signed() -> Builder {
+        let gateway = shipped_with("gateway.yaml", &SIGNING);
+        let mut sidecar = shipped_with("sidecar.yaml", &BELIEVING);
+        let edge = Upstream::start();
+        // The gateway starts when the sidecar runs.
+        edge.behave(Behavior::Hold);
+        fetch_keys(&mut sidecar, &edge);
+        let mut builder = Mesh::between(gateway, sidecar);
+        builder.mesh.signed = Some(Signed { key: Key::es256("g1"), edge });
+        builder
+    }
+
+    #[track_caller]
+    fn between(mut gateway: Value, mut sidecar: Value) -> Builder {
         let (idp, users, app) = (Idp::start(), Users::start(), Upstream::start());
         let ca = Ca::new("the mesh");
 
-        let mut gateway = shipped("gateway.yaml");
-        let mut sidecar = shipped("sidecar.yaml");
         for bootstrap in [&mut gateway, &mut sidecar] {
             assert!(point(bootstrap, "clerk", idp.address()), "no cluster `clerk`");
             assert!(point(bootstrap, "users", users.address()), "no cluster `users`");
@@ -90,14 +121,40 @@ impl Mesh {
             gateway: Some(gateway),
             sidecar,
             exit: None,
-            mesh: Parts { idp, users, app, ca, service_key: Key::es256("mesh-1") },
+            mesh: Parts { idp, users, app, ca, service_key: Key::es256("mesh-1"), signed: None },
         }
     }
 
     /// The gateway, where [`Builder::without_gateway`] has not left it out.
     #[track_caller]
     pub fn gateway(&self) -> &Envoy {
-        self.gateway.as_ref().expect("a mesh with its gateway")
+        &self.gateway.as_ref().expect("a mesh with its gateway").0
+    }
+
+    /// One more gateway before the same sidecar, with its filter configured in another way.
+    #[track_caller]
+    pub fn another_gateway(&self, change: impl FnMut(&mut Value)) -> Envoy {
+        let mut bootstrap = self.gateway.as_ref().expect("a mesh with its gateway").1.clone();
+        filter_config(&mut bootstrap, change);
+        launch(bootstrap, self.signed.as_ref()).start()
+    }
+
+    /// The cluster `edge` of the sidecars: fetches the gateway's keys for them.
+    #[track_caller]
+    pub fn edge(&self) -> &Upstream {
+        &self.signed.as_ref().expect("a mesh of signed context").edge
+    }
+
+    /// The key that the gateway signs the context with.
+    #[track_caller]
+    pub fn txn_key(&self) -> &Key {
+        &self.signed.as_ref().expect("a mesh of signed context").key
+    }
+
+    /// Has [`Mesh::edge`] fetch this gateway's keys from now on.
+    #[track_caller]
+    pub fn publish_keys_of(&self, gateway: &Envoy) {
+        publish(self.edge(), gateway);
     }
 
     /// A client's GET, to the gateway.
@@ -137,7 +194,8 @@ impl Mesh {
     #[track_caller]
     pub fn no_traps(&self) {
         let channels = self.beyond.iter().map(|(envoy, _)| envoy);
-        self.gateway.iter().chain([&self.sidecar]).chain(channels).for_each(Envoy::no_traps);
+        let gateway = self.gateway.iter().map(|(envoy, _)| envoy);
+        gateway.chain([&self.sidecar]).chain(channels).for_each(Envoy::no_traps);
     }
 }
 
@@ -176,6 +234,7 @@ struct Parts {
     app: Upstream,
     ca: Ca,
     service_key: Key,
+    signed: Option<Signed>,
 }
 
 impl Builder {
@@ -214,7 +273,7 @@ impl Builder {
     /// `channels`, whose sidecar asks for `internal:read` in service tokens.
     #[track_caller]
     pub fn exit(mut self) -> Builder {
-        let Parts { idp, users, ca, service_key, .. } = &self.mesh;
+        let Parts { idp, users, ca, service_key, signed, .. } = &self.mesh;
         let signer = service_key.clone();
         let token_endpoint = Server::start(move |_: &Seen| {
             let token = signer.token(&service_claims("videos", &["internal:read"]));
@@ -229,7 +288,14 @@ impl Builder {
         assert!(asked, "no cluster `mesh-auth`");
         certify(&mut egress, ca, &ca.issue(&spiffe("default", "videos")));
 
-        let mut channels = shipped("sidecar.yaml");
+        let mut channels = match signed {
+            None => shipped("sidecar.yaml"),
+            Some(Signed { edge, .. }) => {
+                let mut channels = shipped_with("sidecar.yaml", &BELIEVING);
+                fetch_keys(&mut channels, edge);
+                channels
+            }
+        };
         for (name, address) in
             [("clerk", idp.address()), ("users", users.address()), ("app", app.address())]
         {
@@ -277,6 +343,12 @@ impl Builder {
         &self.mesh.service_key
     }
 
+    /// The key that the gateway signs the context with, where it does.
+    #[track_caller]
+    pub fn txn_key(&self) -> &Key {
+        &self.mesh.signed.as_ref().expect("a mesh of signed context").key
+    }
+
     /// Has the sidecar take service tokens in [`SERVICE_TOKEN`]: `rules` is `boundary.service_tokens` but
     /// for its `provider`.
     #[track_caller]
@@ -316,12 +388,41 @@ impl Builder {
                 load_module(&mut bootstrap);
                 let inbound = sidecar.address_of("inbound");
                 assert!(point(&mut bootstrap, "videos", inbound), "no cluster `videos`");
-                Some(Launch::new(bootstrap).try_start()?)
+                let envoy = launch(bootstrap.clone(), self.mesh.signed.as_ref()).try_start()?;
+                if let Some(Signed { edge, .. }) = &self.mesh.signed {
+                    publish(edge, &envoy);
+                    edge.release();
+                }
+                Some((envoy, bootstrap))
             }
         };
-        let Parts { idp, users, app, ca, service_key } = self.mesh;
-        Ok(Mesh { gateway, sidecar, beyond, idp, users, app, ca, service_key })
+        let Parts { idp, users, app, ca, service_key, signed } = self.mesh;
+        Ok(Mesh { gateway, sidecar, beyond, idp, users, app, ca, service_key, signed })
     }
+}
+
+/// A gateway, with its key if it signs.
+fn launch(bootstrap: Value, signed: Option<&Signed>) -> Launch {
+    let launch = Launch::new(bootstrap);
+    match signed {
+        None => launch,
+        Some(Signed { key, .. }) => launch.env("TXN_KEY", &key.private_jwk().to_string()),
+    }
+}
+
+/// Has `edge` pass requests on to this gateway.
+fn publish(edge: &Upstream, gateway: &Envoy) {
+    let gateway = gateway.address();
+    edge.calls(move |seen| Request::new(gateway, &seen.method, &seen.path));
+}
+
+/// Has a sidecar fetch the gateway's keys, and wait for them until there is a gateway.
+#[track_caller]
+fn fetch_keys(bootstrap: &mut Value, edge: &Upstream) {
+    assert!(point(bootstrap, "edge", edge.address()), "no cluster `edge`");
+    filter_config(bootstrap, |config| {
+        config["providers"]["gateway"]["remote_jwks"]["timeout"] = json!("60s");
+    });
 }
 
 /// Fills in the workload's certificate.

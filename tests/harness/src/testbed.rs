@@ -172,13 +172,45 @@ impl Builder {
 /// A file of `envoy/`, with free ports.
 #[track_caller]
 pub(crate) fn shipped(file: &str) -> Value {
+    shipped_with(file, &[])
+}
+
+/// [`shipped`], with these of its parts that are commented out.
+#[track_caller]
+pub(crate) fn shipped_with(file: &str, parts: &[&str]) -> Value {
     let path = module::workspace().join("envoy").join(file);
     let text = fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
-    let mut bootstrap: Value = yaml_serde::from_str(&text)
+    let mut bootstrap: Value = yaml_serde::from_str(&with_parts(&text, parts))
         .unwrap_or_else(|error| panic!("{} is not YAML: {error}", path.display()));
     free_ports(&mut bootstrap);
     bootstrap
+}
+
+/// A YAML file's text with these of its parts that are commented out: each is a line that begins so behind
+/// `# `, and what is indented below it. Panics where there is not exactly one.
+#[track_caller]
+pub fn with_parts(text: &str, parts: &[&str]) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for part in parts {
+        let begins = |line: &String| {
+            let commented = line.trim_start().strip_prefix("# ");
+            commented.is_some_and(|line| line.starts_with(part))
+        };
+        let found: Vec<usize> = (0..lines.len()).filter(|at| begins(&lines[*at])).collect();
+        let [first] = found[..] else {
+            panic!("`# {part}` stands in {} places", found.len());
+        };
+        let column = lines[first].find('#').unwrap_or_default();
+        let below = format!("{}#   ", " ".repeat(column));
+        for (at, line) in lines.iter_mut().enumerate().skip(first) {
+            if at > first && !line.starts_with(&below) {
+                break;
+            }
+            line.replace_range(column..column + 2, "");
+        }
+    }
+    lines.join("\n")
 }
 
 /// Changes the config of every filter of ours.

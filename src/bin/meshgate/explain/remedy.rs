@@ -50,6 +50,21 @@ pub const fn of(code: Code) -> &'static str {
         Code::UserDisabled => "the user's record says that they may not act: see `user.active`",
         Code::RoleRequired => "give the user one of these roles, or let the rule ask for another",
         Code::PermissionRequired => "give the caller what it lacks, or let the rule ask for less",
+        Code::ScopeRequired => {
+            "ask the issuer for a token with these scopes, or let the rule ask for less"
+        }
+        Code::ClaimRequired => {
+            "the token's claims are the issuer's to set; or let the rule ask for others"
+        }
+        Code::AuthenticationTooOld => {
+            "the user has to sign in again; where they just did, does the issuer put `auth_time` into its tokens?"
+        }
+        Code::PropagationUnavailable => {
+            "too many requests with one id at once: does something on the way give all requests the same `x-request-id`?"
+        }
+        Code::CheckRefused => {
+            "have the proxy that asks say which request it means, once, and take a gRPC `content-type` off"
+        }
         Code::UntrustedPeer => {
             "add the caller to `boundary.peers` with `may_assert_user`, or have it come with a token of its own and without context headers"
         }

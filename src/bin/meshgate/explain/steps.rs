@@ -9,6 +9,7 @@ mod revoked;
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::time::Duration;
 
 use meshgate::callout::Answer;
 use meshgate::config::{
@@ -19,8 +20,10 @@ use meshgate::context::{ContextError, UserContext, texts};
 use meshgate::denial::Code;
 use meshgate::headers::{Edit, Stripped};
 use meshgate::jwks::{Key, KeySet, Origin};
-use meshgate::rules::{Demand, Lacking, Level, Requirement, Rule};
+use meshgate::request::authz::{Asked, Unclear};
+use meshgate::rules::{Demand, Grants, Lacking, Level, Reading, Requirement, Target};
 use meshgate::signature::Crypto;
+use meshgate::token::claims::Claims;
 use meshgate::token::compact::CompactJws;
 use meshgate::token::introspection::{self, Said};
 use meshgate::token::{ProviderId, TokenError, UnverifiedToken, VerifiedToken, extract};
@@ -50,8 +53,28 @@ pub struct Step {
 
 /// Retells a run.
 pub fn tell(run: &Run, question: &Question) -> Told {
-    let mut walk = Walk { run, question, config: &run.config, steps: Vec::new() };
-    let told = walk.all().err();
+    let config = &*run.config;
+    let mut walk =
+        Walk { run, question, config, head: &run.head, targets: Vec::new(), steps: Vec::new() };
+    let asked = match &config.mode {
+        Mode::Authz(authz) => Some(Asked::of(&run.head, &question.hop, authz)),
+        Mode::Gateway | Mode::Service(_) | Mode::Egress(_) => None,
+    };
+    walk.strip();
+    let told = match &asked {
+        None => {
+            walk.targets.push(target(&run.head));
+            walk.all().err()
+        }
+        Some(Ok(asked)) => {
+            walk.head = &asked.head;
+            walk.targets = asked.targets();
+            walk.all().err()
+        }
+        Some(Err(Unclear(code, why))) => {
+            walk.refuse::<()>("asked about", *code, vec![(*why).to_owned()]).err()
+        }
+    };
     let decided = run.denial();
     let agrees = told == decided.map(|denial| denial.code);
     if !agrees {
@@ -72,6 +95,10 @@ struct Walk<'a> {
     run: &'a Run,
     question: &'a Question,
     config: &'a Config,
+    /// The head of the request that is decided on.
+    head: &'a Stripped,
+    /// What it may be: one request, unless another proxy asks about it.
+    targets: Vec<Target<'a>>,
     steps: Vec<Step>,
 }
 
@@ -108,20 +135,15 @@ impl Walk<'_> {
         self.refuse(name, error.into(), lines)
     }
 
-    fn head(&self) -> &Stripped {
-        &self.run.head
-    }
-
     fn all(&mut self) -> Way {
-        self.strip();
         let config = self.config;
         if let Mode::Egress(egress) = &config.mode {
             return self.exit(egress);
         }
-        let method = self.head().value(":method").unwrap_or_default().to_vec();
-        let target = self.head().value(":path").unwrap_or_default().to_vec();
+        let method = self.head.value(":method").unwrap_or_default().to_vec();
+        let target = self.head.value(":path").unwrap_or_default();
         let published = config.txn_token.as_ref().and_then(|txn| txn.published.as_ref());
-        if published.is_some_and(|published| published.is_at(&target)) {
+        if published.is_some_and(|published| published.is_at(target)) {
             let line = vec!["`txn_token.jwks_path`: the filter answers this itself".to_owned()];
             return match method.as_slice() {
                 b"GET" | b"HEAD" => {
@@ -131,16 +153,16 @@ impl Walk<'_> {
                 _ => self.refuse("own path", Code::MethodNotAllowed, line),
             };
         }
-        let demand = config.rules.demand(&method, &target, config.context.forward_token);
-        self.rule(&method, &target, &demand)?;
+        let demand = config.rules.demand(&self.targets, config.context.forward_token);
+        self.rule(&demand)?;
         if demand.level == Level::Anonymous {
             self.pass("user", vec!["none is asked for: a token is not looked at".to_owned()]);
             return Ok(());
         }
         match &config.mode {
             Mode::Service(boundary) => self.door(boundary, &demand),
-            Mode::Gateway | Mode::Egress(_) => {
-                let found = extract::find(&self.run.head, of_kind(config, TokenKind::User));
+            Mode::Gateway | Mode::Authz(_) | Mode::Egress(_) => {
+                let found = extract::find(self.head, of_kind(config, TokenKind::User));
                 let found = found.map(|text| text.map(Cow::into_owned));
                 self.user(found, &demand)
             }
@@ -157,17 +179,20 @@ impl Walk<'_> {
         self.pass("strip", vec![line]);
     }
 
-    fn rule(&mut self, method: &[u8], target: &[u8], demand: &Demand) -> Way {
-        let Some(readings) = self.config.rules.readings(method, target) else {
-            let line =
-                "there are too many ways to read the path: escapes, dots, `;`, double slashes";
-            return self.refuse("rule", Code::PathRefused, vec![line.to_owned()]);
-        };
-        let mut lines: Vec<String> = readings.map(|(path, rule)| said_by(&path, rule)).collect();
+    fn rule(&mut self, demand: &Demand) -> Way {
+        let config = self.config;
+        let mut lines: Vec<String> = Vec::new();
+        for target in &self.targets {
+            let Some(readings) = config.rules.readings(target) else {
+                let line =
+                    "there are too many ways to read the path: escapes, dots, `;`, double slashes";
+                return self.refuse("rule", Code::PathRefused, vec![line.to_owned()]);
+            };
+            lines.extend(readings.iter().map(said_by));
+        }
+        lines.dedup();
         if lines.len() > 1 {
-            lines.push(
-                "the path can be read in all of these ways, and each must be allowed".to_owned(),
-            );
+            lines.push("it can be read in all of these ways, and each must be allowed".to_owned());
         }
         if demand.level != Level::Anonymous && demand.forward_token {
             lines.push("the token is forwarded".to_owned());
@@ -211,7 +236,7 @@ impl Walk<'_> {
     fn places_of(&self, text: &[u8], kind: TokenKind) -> String {
         let mut found: Vec<String> = of_kind(self.config, kind)
             .flat_map(|provider| places(&provider.places))
-            .filter(|(_, place)| extract::stands_in(self.head(), place, text))
+            .filter(|(_, place)| extract::stands_in(self.head, place, text))
             .map(|(name, _)| name)
             .collect();
         found.dedup();
@@ -247,7 +272,7 @@ impl Walk<'_> {
                     id.pick(&config.providers).is_some_and(|provider| {
                         provider.kind == TokenKind::User
                             && provider.trust.introspection.is_some()
-                            && extract::stands_in(&self.run.head, &provider.places, text)
+                            && extract::stands_in(self.head, &provider.places, text)
                     })
                 };
                 match all.find(|id| matches!(whose, Whose::User) && asks(id)) {
@@ -276,7 +301,7 @@ impl Walk<'_> {
         whose: Whose,
         lines: &[String],
     ) -> Way {
-        let stands = || extract::stands_in(&self.run.head, &provider.places, text);
+        let stands = || extract::stands_in(self.head, &provider.places, text);
         let fits = match whose {
             Whose::User => provider.kind == TokenKind::User && stands(),
             Whose::Of(id) => token.provider == id,
@@ -429,30 +454,32 @@ impl Walk<'_> {
     /// The user of a good token, and what the user may.
     fn known(&mut self, token: &VerifiedToken, demand: &Demand) -> Way {
         let config = self.config;
-        let record = match &config.user {
+        let (record, from) = match &config.user {
             UserSource::Claims => {
                 self.pass("user", vec!["the token's claims are the record".to_owned()]);
-                UserRecord::new(token.claims().members().clone())
+                (UserRecord::new(token.claims().members().clone()), "the token")
             }
-            UserSource::Lookup(lookup) => self.looked_up(lookup, token)?,
+            UserSource::Lookup(lookup) => (self.looked_up(lookup, token)?, "the record"),
+            UserSource::Unsaid => {
+                let line = "the config does not say where users come from".to_owned();
+                return self.refuse("user", Code::InternalError, vec![line]);
+            }
         };
-        let from = match config.user {
-            UserSource::Claims => "the token",
-            UserSource::Lookup(_) => "the record",
-        };
-        self.admitted(demand, record.members(), from)?;
+        let issuer = token.provider().pick(&config.providers);
+        let skew = issuer.map(|issuer| issuer.clock_skew).unwrap_or_default();
+        self.admitted(demand, record.members(), Some(token.claims()), skew, from)?;
         match UserContext::assemble(&config.context, token.claims(), &record) {
             Ok(context) => {
                 self.context(&context);
                 Ok(())
             }
-            Err(ContextError::Claim) => {
-                let lines = self.wanted_headers(true);
-                self.refuse("context", Code::TokenMalformed, lines)
-            }
-            Err(ContextError::Record) => {
-                let lines = self.wanted_headers(false);
-                self.refuse("context", Code::UserLookupUnavailable, lines)
+            Err(error) => {
+                let code = match (error, &config.user) {
+                    (ContextError::Record, UserSource::Lookup(_)) => Code::UserLookupUnavailable,
+                    (ContextError::Record | ContextError::Claim, _) => Code::TokenMalformed,
+                };
+                let lines = self.wanted_headers(error == ContextError::Claim);
+                self.refuse("context", code, lines)
             }
         }
     }
@@ -505,43 +532,53 @@ impl Walk<'_> {
         }
     }
 
-    /// Roles and permissions, held against the rules of all readings.
-    fn admitted(&mut self, demand: &Demand, members: &Map<String, Value>, from: &str) -> Way {
+    /// What the user has, held against the rules of all readings.
+    fn admitted(
+        &mut self,
+        demand: &Demand,
+        members: &Map<String, Value>,
+        claims: Option<&Claims>,
+        clock_skew: Duration,
+        from: &str,
+    ) -> Way {
+        let config = self.config;
         let (roles, permissions) = (texts(members, "role"), texts(members, "permissions"));
         let mut lines = Vec::new();
-        let readings = self.config.rules.readings(
-            self.head().value(":method").unwrap_or_default(),
-            self.head().value(":path").unwrap_or_default(),
-        );
-        for (_, rule) in readings.into_iter().flatten() {
-            let Some((
-                _,
-                Rule { requirement: Requirement::User { roles: any, permissions: all }, .. },
-            )) = rule
-            else {
+        let readings = self.targets.iter().filter_map(|target| config.rules.readings(target));
+        for (_, rule) in readings.flatten().flat_map(|reading| reading.rules) {
+            let Requirement::User(needs) = &rule.requirement else {
                 continue;
             };
-            if !any.is_empty() {
-                let (wants, has) = (list(any), list(&roles));
+            if !needs.roles.is_empty() {
+                let (wants, has) = (list(&needs.roles), list(&roles));
                 lines.push(format!("one of the roles {wants} is asked for; {from} has {has}"));
             }
-            if !all.is_empty() {
-                let lacks = all.iter().filter(|one| !permissions.contains(one)).map(String::as_str);
-                let (wants, lacks) = (list(all), show::list(lacks));
-                lines.push(format!(
-                    "all of the permissions {wants} are asked for; {from} lacks {lacks}"
-                ));
+            if !needs.permissions.is_empty() {
+                let lacks = needs.permissions.iter().filter(|one| !permissions.contains(one));
+                let lacks = show::list(lacks.map(String::as_str));
+                let wants = list(&needs.permissions);
+                lines.push(format!("the permissions {wants} are asked for; {from} lacks {lacks}"));
             }
+            lines.extend(self.of_the_token(needs, claims));
         }
         lines.dedup();
-        match self.config.rules.admit(demand, &roles, &permissions) {
+        let grants = Grants { roles: &roles, permissions: &permissions, claims, clock_skew };
+        match config.rules.admit(demand, &grants, self.question.at) {
             Ok(()) if lines.is_empty() => Ok(()),
             Ok(()) => {
                 self.pass("rights", lines);
                 Ok(())
             }
-            Err(Lacking::Role) => self.refuse("rights", Code::RoleRequired, lines),
-            Err(Lacking::Permission) => self.refuse("rights", Code::PermissionRequired, lines),
+            Err(lacking) => {
+                let code = match lacking {
+                    Lacking::Role => Code::RoleRequired,
+                    Lacking::Permission => Code::PermissionRequired,
+                    Lacking::Scope(_) => Code::ScopeRequired,
+                    Lacking::Claim => Code::ClaimRequired,
+                    Lacking::Authentication(_) => Code::AuthenticationTooOld,
+                };
+                self.refuse("rights", code, lines)
+            }
         }
     }
 
@@ -619,29 +656,54 @@ fn places(all: &Places) -> Vec<(String, Places)> {
     headers.chain(all.cookies.iter().map(cookie)).chain(all.params.iter().map(param)).collect()
 }
 
-fn said_by(path: &str, rule: Option<(usize, &Rule)>) -> String {
-    let Some((place, rule)) = rule else {
-        return format!("{}: no rule matches, so a user is required", show::quoted(path));
-    };
-    let asks = match &rule.requirement {
+fn target(head: &Stripped) -> Target<'_> {
+    Target {
+        method: head.value(":method").unwrap_or_default(),
+        host: head.value(":authority").unwrap_or_default(),
+        path: head.value(":path").unwrap_or_default(),
+    }
+}
+
+fn said_by(reading: &Reading<'_>) -> String {
+    let mut said: Vec<String> = reading
+        .rules
+        .iter()
+        .map(|(place, rule)| format!("`rules[{place}]` asks for {}", asked_for(&rule.requirement)))
+        .collect();
+    if !reading.is_certain {
+        said.push("no rule certainly matches, so a user is required".to_owned());
+    }
+    format!("{}: {}", show::quoted(&reading.path), said.join("; "))
+}
+
+fn asked_for(requirement: &Requirement) -> String {
+    match requirement {
         Requirement::Anonymous => "nothing".to_owned(),
         Requirement::Optional => "a user or none".to_owned(),
         Requirement::Service => "a service".to_owned(),
-        Requirement::User { roles, permissions } => {
-            let any = if roles.is_empty() {
-                String::new()
-            } else {
-                format!(" with one of the roles {}", list(roles))
+        Requirement::User(needs) => {
+            let some = |what: &str, texts: &[String]| {
+                (!texts.is_empty()).then(|| format!("{what} {}", list(texts)))
             };
-            let all = if permissions.is_empty() {
-                String::new()
+            let names: Vec<String> = needs.claims.iter().map(|(name, _)| name.clone()).collect();
+            let age = needs
+                .max_age
+                .map(|age| format!("an authentication of the last {}", show::span(age)));
+            let parts = [
+                some("one of the roles", &needs.roles),
+                some("the permissions", &needs.permissions),
+                some("the scopes", &needs.scopes),
+                some("the claims", &names),
+                age,
+            ];
+            let parts: Vec<String> = parts.into_iter().flatten().collect();
+            if parts.is_empty() {
+                "a user".to_owned()
             } else {
-                format!(" with the permissions {}", list(permissions))
-            };
-            format!("a user{any}{all}")
+                format!("a user with {}", parts.join(" and "))
+            }
         }
-    };
-    format!("{}: `rules[{place}]` asks for {asks}", show::quoted(path))
+    }
 }
 
 /// What a token's header says, where it can be read.

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use meshgate::boundary::txn_token::TXN_TOKEN;
 use meshgate::callout::{Answer, CallKey, CallRequest, Dispatch, Failure, Leg, StreamId};
 use meshgate::config::Config;
 use meshgate::denial::{Denial, Reply};
@@ -65,13 +66,19 @@ impl Run {
         }
     }
 
-    /// The answer to the client, where there is one.
+    /// The answer to who asks, where there is one, without the token that it may bring along.
     pub fn reply(&self) -> Option<Reply> {
-        match &self.disposition {
-            Disposition::Deny(denial) => Some(denial.reply()),
-            Disposition::Answer(reply) => Some(reply.clone()),
-            Disposition::Forward(_) | Disposition::Pause => None,
+        let mut reply = match &self.disposition {
+            Disposition::Deny(denial) => denial.reply(),
+            Disposition::Answer(reply) => reply.clone(),
+            Disposition::Forward(_) | Disposition::Pause => return None,
+        };
+        for (name, value) in &mut reply.headers {
+            if name == TXN_TOKEN {
+                *value = format!("({} bytes)", value.len());
+            }
         }
+        Some(reply)
     }
 }
 

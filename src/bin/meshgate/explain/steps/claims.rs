@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use meshgate::config::{Provider, TokenKind};
+use meshgate::rules::Needs;
 use meshgate::token::claims::{Claims, NumericDate};
 use meshgate::token::compact::CompactJws;
 use serde_json::Value;
@@ -58,6 +59,39 @@ impl Walk<'_> {
             line("sub", String::new());
         }
         lines.extend(self.named_claims(claims, provider));
+        lines
+    }
+
+    /// What a rule asks of the token itself.
+    pub(super) fn of_the_token(&self, needs: &Needs, claims: Option<&Claims>) -> Vec<String> {
+        let found = |name: &str| {
+            let value = claims.and_then(|claims| claims.members().get(name));
+            value.map_or_else(|| "none".to_owned(), show::json)
+        };
+        let mut lines = Vec::new();
+        if !needs.scopes.is_empty() {
+            let has = |scope: &&String| claims.is_some_and(|claims| claims.has_scope(scope));
+            let lacks = needs.scopes.iter().filter(|scope| !has(scope)).map(String::as_str);
+            let (wants, lacks) = (list(&needs.scopes), show::list(lacks));
+            lines.push(format!("the scopes {wants} are asked for; the token lacks {lacks}"));
+        }
+        for (name, values) in &needs.claims {
+            let wanted: Vec<String> = values.iter().map(show::json).collect();
+            let wanted =
+                if wanted.is_empty() { "anything".to_owned() } else { wanted.join(" or ") };
+            let name = show::plain(name);
+            lines.push(format!("{name}: {}, the rule asks for {wanted}", found(&name)));
+        }
+        if let Some(age) = needs.max_age {
+            let at = claims.and_then(|claims| claims.members().get("auth_time"));
+            let at = at.and_then(Value::as_f64).map(|secs| NumericDate::from_secs(secs).to_unix());
+            let when = at.map_or_else(
+                || "the token has no `auth_time`".to_owned(),
+                |at| format!("it was {}", show::relative(at, self.question.at)),
+            );
+            let age = show::span(age);
+            lines.push(format!("an authentication of the last {age} is asked for; {when}"));
+        }
         lines
     }
 

@@ -1,10 +1,13 @@
 //! A service's door and its exit.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use meshgate::boundary::destination::{Destination, Passage};
 use meshgate::boundary::{self, AssertedContext, Distrust, Peer, service_token, txn_token};
-use meshgate::config::{Boundary, Config, Egress, Otherwise, Propagation, TokenKind, TokenSource};
+use meshgate::config::{
+    Boundary, Config, Egress, Otherwise, Propagation, TokenKind, TokenSource, UserSource,
+};
 use meshgate::context::UserContext;
 use meshgate::denial::Code;
 use meshgate::headers::Stripped;
@@ -25,14 +28,13 @@ impl Walk<'_> {
     /// The tokens that came to a service's door.
     fn shown(&mut self, boundary: &Boundary) -> Way<Shown> {
         let config = self.config;
-        let run = self.run;
         let tokens = boundary.service_tokens.as_ref();
         let issuer = tokens.and_then(|tokens| tokens.provider.pick(&config.providers));
         let owned = |found: Result<Option<Cow<'_, [u8]>>, TokenError>| {
             found.map(|text| text.map(Cow::into_owned))
         };
-        let mut service = owned(extract::find(&run.head, issuer.into_iter()));
-        let mut user = owned(extract::find(&run.head, of_kind(config, TokenKind::User)));
+        let mut service = owned(extract::find(self.head, issuer.into_iter()));
+        let mut user = owned(extract::find(self.head, of_kind(config, TokenKind::User)));
         if let (Ok(Some(one)), Ok(Some(other))) = (&service, &user)
             && one == other
         {
@@ -47,7 +49,7 @@ impl Walk<'_> {
         }
         let signed = match boundary.txn_token {
             Some(provider) => {
-                txn_token::sent(run.head.asserted()).map(|sent| sent.zip(Some(provider)))
+                txn_token::sent(self.head.asserted()).map(|sent| sent.zip(Some(provider)))
             }
             None => Ok(None),
         };
@@ -62,11 +64,11 @@ impl Walk<'_> {
 
     /// A service's door: who calls, and whether it may say who the user is.
     pub(super) fn door(&mut self, boundary: &Boundary, demand: &Demand) -> Way {
-        let (config, run) = (self.config, self.run);
+        let config = self.config;
         let tokens = boundary.service_tokens.as_ref();
         let Shown { service, signed, user } = self.shown(boundary)?;
         let peer =
-            Peer::of(boundary, &self.question.hop, forwarded_certificates(&run.head).as_deref());
+            Peer::of(boundary, &self.question.hop, forwarded_certificates(self.head).as_deref());
         self.pass("hop", hop_lines(self.question, &peer));
         let service = match service.zip(tokens) {
             Some((text, tokens)) => {
@@ -83,7 +85,7 @@ impl Walk<'_> {
             }
             None => None,
         };
-        let asserted = run.head.asserted();
+        let asserted = self.head.asserted();
         let caller = match boundary::identify(&peer, tokens.zip(service.as_ref()), asserted) {
             Ok(caller) => caller,
             Err(Distrust::Untrusted) => {
@@ -122,6 +124,7 @@ impl Walk<'_> {
         if caller.may_assert_user {
             return match said {
                 Ok(Some(context)) => self.asserted(&context, demand),
+                Ok(None) if matches!(config.user, UserSource::Unsaid) => self.nobody(demand),
                 Ok(None) => self.user(user, demand),
                 Err(_) => {
                     let line =
@@ -144,7 +147,8 @@ impl Walk<'_> {
 
     fn asserted(&mut self, said: &AssertedContext, demand: &Demand) -> Way {
         let config = self.config;
-        self.admitted(demand, said.record(&config.context).members(), "the context")?;
+        let record = said.record(&config.context);
+        self.admitted(demand, record.members(), None, Duration::ZERO, "the context")?;
         self.context(&UserContext::asserted(&config.context, said));
         Ok(())
     }
@@ -186,9 +190,9 @@ impl Walk<'_> {
                 }
                 Some(body) => {
                     let answer = response(200, body);
-                    match service_token::read_answer(&answer, &config.limits, self.question.at) {
-                        Ok(token) if token.is_usable(self.question.at) => None,
-                        Ok(_) => Some("the token that it answers with is over".to_owned()),
+                    let at = self.question.at;
+                    match service_token::read_answer(&answer, &config.limits, at, at) {
+                        Ok(_) => None,
                         Err(error) => Some(error.to_string()),
                     }
                 }
@@ -205,40 +209,33 @@ impl Walk<'_> {
 
     /// What the service says of the user, on its way out.
     fn carried(&mut self) -> Way {
-        let (config, head) = (self.config, &self.run.head);
-        let said = match config.propagation {
-            Propagation::ByService => AssertedContext::read(&config.context, head.asserted()),
-            Propagation::ByRequestId => {
-                AssertedContext::part(&config.context, head.asserted()).map(Some)
+        let (config, fields) = (self.config, self.head.asserted());
+        let signed = match txn_token::sent(fields) {
+            Ok(signed) => signed,
+            Err(error) => {
+                let why = match error {
+                    TokenError::Malformed(why) => why,
+                    _ => "there is more than one `txn-token`",
+                };
+                return self.refuse("context", Code::UntrustedPeer, vec![why.to_owned()]);
             }
         };
-        match said {
-            Ok(Some(said))
-                if config.propagation == Propagation::ByRequestId && !said.is_empty() =>
-            {
-                let line = "what the service was told by this request id is not known here, so what it says contradicts it".to_owned();
-                return self.refuse("context", Code::ContextMismatch, vec![line]);
-            }
-            Ok(said) => {
-                let context = said.unwrap_or_default();
-                self.context(&UserContext::asserted(&config.context, &context));
-            }
-            Err(_) => {
-                let line =
-                    "what the service says of the user is incomplete, doubled, or no legal header"
-                        .to_owned();
-                return self.refuse("context", Code::UntrustedPeer, vec![line]);
-            }
-        }
-        if config.propagation == Propagation::ByService
-            && let Err(error) = txn_token::sent(head.asserted())
+        let said = match config.propagation {
+            Propagation::ByService => AssertedContext::read(&config.context, fields),
+            Propagation::ByRequestId => AssertedContext::part(&config.context, fields).map(Some),
+        };
+        let Ok(said) = said else {
+            let line =
+                "what the service says of the user is incomplete, doubled, or no legal header";
+            return self.refuse("context", Code::UntrustedPeer, vec![line.to_owned()]);
+        };
+        let said = said.unwrap_or_default();
+        if config.propagation == Propagation::ByRequestId && !(said.is_empty() && signed.is_none())
         {
-            let why = match error {
-                TokenError::Malformed(why) => why,
-                _ => "there is more than one `txn-token`",
-            };
-            return self.refuse("Txn-Token", Code::UntrustedPeer, vec![why.to_owned()]);
+            let line = "what the service was told by this request id is not known here, so what it says contradicts it";
+            return self.refuse("context", Code::ContextMismatch, vec![line.to_owned()]);
         }
+        self.context(&UserContext::asserted(&config.context, &said));
         Ok(())
     }
 }

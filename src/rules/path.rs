@@ -1,0 +1,175 @@
+//! Paths: which of them a rule is for, and the ways in which one may be read.
+
+use std::collections::BTreeSet;
+
+/// The paths a rule is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathMatch {
+    /// This path.
+    Exact(String),
+    /// This path and those below it. `/api` holds `/api` and `/api/x` but not `/apix`.
+    Prefix(String),
+    /// Paths of this form.
+    Template(Vec<Segment>),
+}
+
+/// One part of a template, between two slashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Segment {
+    /// This text.
+    Text(String),
+    /// `{name}`: any text that is not empty. The name is for who reads the config.
+    Any,
+    /// `**`, the last one: all that follows, and at least one character of it.
+    Rest,
+}
+
+impl PathMatch {
+    /// The path `prefix` and those below it, whether or not it ends with a slash.
+    #[must_use]
+    pub fn prefix(prefix: &str) -> Self {
+        Self::Prefix(prefix.trim_end_matches('/').to_owned())
+    }
+
+    pub(super) fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == path,
+            Self::Prefix(prefix) => path
+                .strip_prefix(prefix.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            Self::Template(segments) => fits(segments, path),
+        }
+    }
+}
+
+fn fits(template: &[Segment], path: &str) -> bool {
+    let Some(mut rest) = path.strip_prefix('/').map(Some) else {
+        return false;
+    };
+    for segment in template {
+        let Some(text) = rest else {
+            return false;
+        };
+        let (first, more) = match text.split_once('/') {
+            Some((first, more)) => (first, Some(more)),
+            None => (text, None),
+        };
+        match segment {
+            Segment::Text(literal) if literal == first => {}
+            Segment::Any if !first.is_empty() => {}
+            Segment::Rest => return !text.is_empty(),
+            Segment::Text(_) | Segment::Any => return false,
+        }
+        rest = more;
+    }
+    rest.is_none()
+}
+
+/// Most readings of one path, and the longest path whose readings are looked for: what is beyond that
+/// was made to be misread, and costs more than it is worth.
+const MAX_READINGS: usize = 64;
+/// See [`MAX_READINGS`]; in bytes.
+const MAX_ODD_PATH: usize = 8_192;
+
+/// Every way in which the path of `target` may be read. `None` where there are too many.
+///
+/// Routers, servers and frameworks undo escapes, cut parameters and queries off, and resolve dots and
+/// slashes, each in an order of its own and some of them twice. So whatever any of these steps makes of
+/// any reading is a reading too, until there is nothing new.
+pub(super) fn readings(target: &[u8]) -> Option<BTreeSet<String>> {
+    let path = target.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
+    let as_sent = String::from_utf8_lossy(path).into_owned();
+    if is_plain(path) {
+        return Some(BTreeSet::from([as_sent]));
+    }
+    if path.len() > MAX_ODD_PATH {
+        return None;
+    }
+    // With each reading goes how often it was decoded: a router and an upstream may each do it once.
+    let mut found = BTreeSet::from([(as_sent.clone(), 0)]);
+    let mut open = vec![(as_sent, 0)];
+    while let Some((text, decoded)) = open.pop() {
+        let mut steps = vec![
+            (text.replace('\\', "/"), decoded),
+            (without_parameters(&text), decoded),
+            (until_query(&text).to_owned(), decoded),
+            (resolved(&text, false), decoded),
+            (resolved(&text, true), decoded),
+        ];
+        if decoded < 2 {
+            let once = percent_decoded(text.as_bytes());
+            steps.push((String::from_utf8_lossy(&once).into_owned(), decoded + 1));
+        }
+        for step in steps {
+            if found.insert(step.clone()) {
+                open.push(step);
+            }
+        }
+        if found.len() > MAX_READINGS {
+            return None;
+        }
+    }
+    Some(found.into_iter().map(|(text, _)| text).collect())
+}
+
+/// The path without what a decoded `?` or `#` makes a query or fragment.
+fn until_query(path: &str) -> &str {
+    path.split(['?', '#']).next().unwrap_or_default()
+}
+
+/// Whether everyone reads this path the same way.
+fn is_plain(path: &[u8]) -> bool {
+    let odd = |byte: &u8| matches!(byte, b'%' | b'\\' | b';') || !byte.is_ascii_graphic();
+    !path.iter().any(odd)
+        && !path.windows(2).any(|pair| pair == b"//")
+        && !path.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."))
+}
+
+/// The text with its percent-escapes resolved; what is not an escape stays.
+#[must_use]
+pub fn percent_decoded(path: &[u8]) -> Vec<u8> {
+    let digit =
+        |byte: Option<&u8>| char::from(*byte?).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((first, tail)) = rest.split_first() {
+        rest = tail;
+        match (first, digit(tail.first()), digit(tail.get(1))) {
+            (b'%', Some(high), Some(low)) => {
+                out.push(high << 4 | low);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            (byte, _, _) => out.push(*byte),
+        }
+    }
+    out
+}
+
+/// The path without what stands behind a `;` in each segment, as Java's servlets read it.
+fn without_parameters(path: &str) -> String {
+    let segments: Vec<&str> =
+        path.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
+    segments.join("/")
+}
+
+/// The path with `.` and `..` resolved (RFC 3986 section 5.2.4) and, where `merge`, `//` as `/`.
+fn resolved(path: &str, merge: bool) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                if last {
+                    kept.push("");
+                }
+            }
+            "" if merge && !last => {}
+            other => kept.push(other),
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
