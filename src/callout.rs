@@ -443,6 +443,16 @@ impl Calls {
         self.under_way.get(key).map(|call| call.id)
     }
 
+    /// What a call is for, and whom it asks.
+    #[must_use]
+    pub fn purpose(&self, id: CallId) -> Option<(&CallKey, Leg)> {
+        let key = self.keys.get(&id)?;
+        match self.under_way.get(key)?.by {
+            By::Us { leg, .. } => Some((key, leg)),
+            By::Other(_) => None,
+        }
+    }
+
     /// Lets `waiter` wait no longer. The call goes on.
     pub fn leave(&mut self, key: &CallKey, waiter: StreamId) {
         if let Some(call) = self.under_way.get_mut(key) {

@@ -103,6 +103,11 @@ impl KeySet {
         self.keys.len()
     }
 
+    /// The keys, in the order of the document.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.keys.iter()
+    }
+
     /// Whether there is none, which [`Self::parse`] rules out.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -15,7 +15,8 @@
 //! Inside the mesh the [`boundary`] says whose word counts: at a service's door, who may say who the user is;
 //! at its exit, where the user's context and token may go, and by what the service shows who it is.
 //!
-//! All of that is plain Rust without I/O, clock or globals: events go in, decisions come out.
+//! All of that is plain Rust without I/O, clock or globals: events go in, decisions come out. Where there is no
+//! Envoy, a Rust service has it in its own process by `embed`.
 
 #![forbid(unsafe_code)]
 
@@ -50,3 +51,6 @@ pub mod time;
 
 #[cfg(target_family = "wasm")]
 mod shell;
+
+#[cfg(not(target_family = "wasm"))]
+pub mod embed;

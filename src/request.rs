@@ -16,7 +16,7 @@
 //! What each step finds wanting ends in [`Step::Deny`], and nothing else does not end in
 //! [`Step::Forward`], whose edits need a [`Permit`].
 
-mod authz;
+pub mod authz;
 mod door;
 mod exit;
 mod vetting;

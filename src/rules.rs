@@ -98,6 +98,17 @@ pub struct Demand {
     rules: Vec<usize>,
 }
 
+/// One way to read a request's path.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    /// The path so read.
+    pub path: String,
+    /// The rules for it, with their places.
+    pub rules: Vec<(usize, &'a Rule)>,
+    /// Whether the last of them certainly is. Where none is, a user is required, too.
+    pub is_certain: bool,
+}
+
 /// What a user has.
 #[derive(Debug, Clone, Copy)]
 pub struct Grants<'a> {
@@ -215,6 +226,28 @@ impl Rules {
         }
         demand.level = demand.level.max(Level::User);
         demand.forward_token &= forward_token;
+    }
+
+    /// Each reading of a request's path, and the rules that hold for it. `None` where the path can be read in
+    /// too many ways. [`Self::demand`] asks for all that these do.
+    #[must_use]
+    pub fn readings(&self, target: &Target<'_>) -> Option<Vec<Reading<'_>>> {
+        let host = Host::of(target.host);
+        let of_path = |path: String| {
+            let mut reading = Reading { path, rules: Vec::new(), is_certain: false };
+            for (place, rule) in self.0.iter().enumerate() {
+                let fit = rule.matches.fits(target.method, &host, &reading.path);
+                if fit != Fit::No {
+                    reading.rules.push((place, rule));
+                }
+                if fit == Fit::Yes {
+                    reading.is_certain = true;
+                    break;
+                }
+            }
+            reading
+        };
+        Some(readings(target.path)?.into_iter().map(of_path).collect())
     }
 
     /// Whether a user who shows this has what `demand` asks for.

@@ -277,6 +277,12 @@ impl Worker {
         self.calls.next_dispatch()
     }
 
+    /// What a call is for that is to be made, and whom it asks.
+    #[must_use]
+    pub fn purpose(&self, call: CallId) -> Option<(&CallKey, Leg)> {
+        self.calls.purpose(call)
+    }
+
     /// Whether the other workers are to be woken, since something was posted.
     pub fn take_wake_others(&mut self) -> bool {
         std::mem::take(&mut self.wake_others)

@@ -13,9 +13,9 @@ use crate::rules::Target;
 /// The request that is asked about. Where headers differ about it, it may be any of them: a proxy writes the
 /// one that it is known for, and passes on what a client wrote into the others.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub struct Asked {
     /// Its head.
-    pub(super) head: Stripped,
+    pub head: Stripped,
     methods: Vec<Vec<u8>>,
     hosts: Vec<Vec<u8>>,
     paths: Vec<Vec<u8>>,
@@ -25,11 +25,15 @@ pub(super) struct Asked {
 const MAX_DIFFERENT: usize = 4;
 
 /// Why it is not known what is asked.
-pub(super) struct Unclear(pub(super) Code, pub(super) &'static str);
+#[derive(Debug, Clone, Copy)]
+pub struct Unclear(pub Code, pub &'static str);
 
 impl Asked {
     /// Reads which request is meant.
-    pub(super) fn of(head: &Stripped, hop: &Hop, authz: &Authz) -> Result<Self, Unclear> {
+    ///
+    /// # Errors
+    /// Where that is not clear, or who asks may not say.
+    pub fn of(head: &Stripped, hop: &Hop, authz: &Authz) -> Result<Self, Unclear> {
         // Envoy answers whoever sends gRPC with a status of 200 in any case, which asks for misreading.
         if head.value("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc")) {
             let why =
@@ -74,7 +78,8 @@ impl Asked {
     }
 
     /// Each request that may be meant.
-    pub(super) fn targets(&self) -> Vec<Target<'_>> {
+    #[must_use]
+    pub fn targets(&self) -> Vec<Target<'_>> {
         let mut targets = Vec::new();
         for method in &self.methods {
             for host in &self.hosts {

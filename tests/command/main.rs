@@ -11,5 +11,10 @@
 
 mod broken;
 mod check;
+mod explain;
+#[path = "../flow/support.rs"]
+#[allow(dead_code, reason = "the flow tests use all of it")]
+mod flow;
+mod keygen;
 mod schema;
 mod support;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -36,6 +36,18 @@ pub fn meshgate(arguments: &[&str], variables: &[(&str, &str)], stdin: &str) -> 
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+/// The command, with nothing of this process's environment that it would look at.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meshgate"));
+    command.env_remove("MESHGATE_TOKEN");
+    command
+}
+
+/// All that a run wrote.
+pub fn written(output: &Output) -> String {
+    [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
 }
 
 /// A directory of this test's own, empty.

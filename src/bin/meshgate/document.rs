@@ -1,6 +1,8 @@
 //! The meshgate configs in a file: Envoy's YAML or JSON, Istio's, the bare config, or Markdown with any of these.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -179,6 +181,46 @@ pub fn find(document: &Node) -> Found<'_> {
     Found { ours, others }
 }
 
+/// The one config in `file`, as JSON. Where there are several, the one of this `mode`.
+///
+/// # Errors
+/// Where there is none, or not one alone. Nothing of the file is quoted.
+pub fn config(file: &Path, mode: Option<&str>) -> Result<Vec<u8>, String> {
+    let place = file.display();
+    let text = fs::read_to_string(file).map_err(|error| format!("{place}: {error}"))?;
+    let documents = read(&text, false);
+    if let Some(Fault { at, message }) = documents.faults.first() {
+        return Err(format!("{place}:{}:{}: {message}", at.line, at.column));
+    }
+    let mut configs = Vec::new();
+    for site in documents.all.iter().flat_map(|document| find(document).ours) {
+        configs.push(
+            site.written
+                .to_json()
+                .map_err(|why| format!("{place}:{}:{}: {why}", site.at.line, site.at.column))?,
+        );
+    }
+    let word =
+        |config: &Value| config.get("mode").and_then(Value::as_str).unwrap_or("gateway").to_owned();
+    let modes: Vec<String> = configs.iter().map(word).collect();
+    configs.retain(|config| mode.is_none_or(|mode| word(config) == mode));
+    match (configs.as_slice(), mode) {
+        ([one], _) => Ok(one.to_string().into_bytes()),
+        ([], None) => Err(format!("{place}: there is no meshgate config in it")),
+        ([], Some(mode)) => Err(format!("{place}: it has no config with `mode: {mode}`")),
+        (_, _) => Err(format!(
+            "{place}: it has {} meshgate configs ({}), choose one by --mode or give it a file of its own",
+            modes.len(),
+            modes.join(", ")
+        )),
+    }
+}
+
+/// Whether a text has a JWT in it: its header begins with `{"`.
+pub fn looks_like_token(text: &str) -> bool {
+    text.contains("eyJ") && text.matches('.').count() >= 2
+}
+
 /// Whether this is Envoy's or Kubernetes's, so not a bare config.
 fn is_whole_file(document: &Node) -> bool {
     ["static_resources", "staticResources", "apiVersion", "@type"]
@@ -314,6 +356,16 @@ fn has_our_mode(written: &Written<'_>) -> bool {
 }
 
 impl Written<'_> {
+    /// The config as the filter gets it.
+    fn to_json(&self) -> Result<Value, String> {
+        match self {
+            Self::Tree(node) => Ok(node.to_json(&mut Vec::new())),
+            Self::Text { text, .. } => serde_json::from_str(text)
+                .map_err(|_| "is not JSON, which the filter reads a text as".to_owned()),
+            Self::Not(why) => Err((*why).to_owned()),
+        }
+    }
+
     /// The names of variables that must hold a key which signs `ES256`: what they are for can be seen.
     pub fn is_for_es256(&self, name: &str) -> bool {
         fn within(value: &Value, variable: &str) -> bool {

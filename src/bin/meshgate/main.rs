@@ -1,16 +1,23 @@
-//! The command `meshgate`: what can be known of a config without an Envoy, by the code that the filter runs.
+//! The command `meshgate`: what can be known of a config and of a request without an Envoy, by the code that the
+//! filter runs.
 
 #![forbid(unsafe_code)]
 
 mod check;
 mod document;
+mod explain;
+mod keygen;
 mod schema;
 mod surroundings;
 mod yaml;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// The command's answer where its arguments or files make no sense.
+const USAGE: u8 = 2;
 
 /// Turns a JWT into user context that a mesh can trust: the command beside the filter.
 #[derive(Parser)]
@@ -23,12 +30,45 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Check(check::Args),
+    Explain(Box<explain::Arguments>),
     Schema(schema::Args),
+    Keygen(keygen::Arguments),
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Check(args) => check::run(&args),
-        Command::Schema(args) => schema::run(&args),
+    match Cli::try_parse() {
+        Ok(Cli { command: Command::Check(args) }) => check::run(&args),
+        Ok(Cli { command: Command::Schema(args) }) => schema::run(&args),
+        Ok(Cli { command: Command::Explain(arguments) }) => explain::run(&arguments),
+        Ok(Cli { command: Command::Keygen(arguments) }) => keygen::run(&arguments),
+        Err(error) => {
+            // It quotes what it does not understand, which may be a token that was pasted.
+            let text = std::env::args()
+                .filter(|argument| document::looks_like_token(argument))
+                .fold(error.render().to_string(), |text, token| text.replace(&token, "(a token)"));
+            if error.use_stderr() {
+                say_error(text.trim_end());
+                ExitCode::from(USAGE)
+            } else {
+                say(&text);
+                ExitCode::SUCCESS
+            }
+        }
     }
+}
+
+/// Writes to stdout. Where nobody reads it any more, nobody misses it.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Writes a line to stderr.
+fn say_error(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Tells what cannot be done with these arguments.
+fn usage(text: &str) -> ExitCode {
+    say_error(&format!("error: {text}"));
+    ExitCode::from(USAGE)
 }

@@ -1,6 +1,6 @@
 //! What stands around a config in Envoy's or Istio's file and does not go with it.
 
-use meshgate::config::Config;
+use meshgate::config::{Config, Mode};
 
 use super::document::{Plugin, Site, either};
 use super::yaml::{Node, Place};
@@ -60,8 +60,10 @@ fn order(site: &Site<'_>, config: &Config, all: &mut Vec<Remark>) {
     /// By the last part of their names; Envoy goes by the type, which has the same words.
     const ACT_ON_HEADERS: [&str; 6] =
         ["ext_authz", "rbac", "lua", "ratelimit", "local_ratelimit", "ext_proc"];
-    if config.mode.egress().is_some() {
-        return;
+    match config.mode {
+        Mode::Gateway | Mode::Service(_) => {}
+        // Where the headers are the service's own, or reach no upstream.
+        Mode::Egress(_) | Mode::Authz(_) => return,
     }
     for filter in site.before {
         let kind = filter.find(&["typed_config", "@type"]).and_then(Node::text).unwrap_or_default();
