@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::account::Who;
 use crate::token::TokenError;
 
 /// Why a request is refused. The name is the `code` of the answer, the metric's label, and what
@@ -182,6 +183,8 @@ pub struct Denial {
     pub request_id: String,
     /// Whether the client speaks gRPC.
     pub grpc: bool,
+    /// Whom it is about. The client is not told.
+    pub who: Who,
 }
 
 /// `Retry-After` of an answer for which nothing better is known, in seconds.
@@ -204,7 +207,13 @@ impl Denial {
     /// The end of a request of which nothing is known.
     #[must_use]
     pub fn internal() -> Self {
-        Self { code: Code::InternalError, detail: None, request_id: String::new(), grpc: false }
+        Self {
+            code: Code::InternalError,
+            detail: None,
+            request_id: String::new(),
+            grpc: false,
+            who: Who::default(),
+        }
     }
 
     /// The answer: problem details (RFC 9457), or for gRPC a status of 16 (unauthenticated),
@@ -303,7 +312,7 @@ mod tests {
     use serde_json::Value;
 
     fn denial(code: Code, grpc: bool) -> Denial {
-        Denial { code, detail: None, request_id: "r-1".to_owned(), grpc }
+        Denial { code, detail: None, request_id: "r-1".to_owned(), grpc, who: Who::default() }
     }
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {

@@ -21,6 +21,7 @@ mod vetting;
 use std::borrow::Cow;
 use std::rc::Rc;
 
+use crate::account::{USER_ID, Who};
 use crate::boundary::SERVICE_NAME;
 use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::Published;
@@ -30,6 +31,7 @@ use crate::context::{ContextError, UserContext, texts};
 use crate::denial::{Code, Denial, Reply};
 use crate::headers::{Edit, Stripped, context_edits};
 use crate::jwks::cache::Keys;
+use crate::metrics::Counter;
 use crate::rules::{Demand, Lacking, Level};
 use crate::time::UnixTime;
 use crate::token::cache::Remembered;
@@ -58,8 +60,8 @@ pub enum Step {
     Deny(Denial),
     /// Answer the client: what it asked for is here.
     Answer(Reply),
-    /// Apply the edits and let it go on.
-    Forward(Vec<Edit>),
+    /// Apply the edits and let it go on. This is whom it is about.
+    Forward(Vec<Edit>, Who),
 }
 
 /// A request that waits.
@@ -133,6 +135,7 @@ pub(crate) struct Reference {
     /// Whether the upstream is to be told the id: the client sent none, or a bad one.
     is_new: bool,
     grpc: bool,
+    who: Who,
 }
 
 /// What a verified token is good for.
@@ -338,8 +341,9 @@ pub struct AwaitKeys {
 
 impl AwaitKeys {
     /// Verifies with the keys that are held, or waits for others.
-    fn first_try(self, shared: &mut Shared, now: UnixTime) -> Step {
+    fn first_try(mut self, shared: &mut Shared, now: UnixTime) -> Step {
         let provider = self.token.provider;
+        self.facts.reference.who.claims_to_be(provider);
         let Some(keys) = shared.keys(provider) else {
             return self.facts.refuse(Code::KeysUnavailable);
         };
@@ -359,12 +363,22 @@ impl AwaitKeys {
         let Self { facts, token, goal } = self;
         let (text, id) = (token.text(), token.provider);
         let usable = shared.keys(id).map(|keys| keys.usable(now));
+        let is_stale = shared.keys(id).is_some_and(|keys| keys.is_stale(now));
         let (Some(Keys::Ready(set, generation)), Some(config)) =
             (usable, id.pick(&shared.config.providers))
         else {
             return facts.refuse(Code::KeysUnavailable);
         };
-        match token.verify(config, &set, &shared.crypto, now) {
+        if is_stale {
+            shared.metrics.used_stale_keys(id);
+        }
+        let by_host = shared.crypto.is_hosts(token.algorithm());
+        let verified = token.verify(config, &set, &shared.crypto, now);
+        if !matches!(verified, Err(TokenError::KeyUnknown | TokenError::Malformed(_))) {
+            let by = if by_host { Counter::VerifiedByHost } else { Counter::VerifiedByModule };
+            shared.metrics.count(by);
+        }
+        match verified {
             Ok(token) => {
                 let signed = Remembered::Signed { token: token.clone(), generation };
                 shared.tokens.remember(text, signed);
@@ -385,7 +399,8 @@ pub struct AwaitWord {
     facts: Facts,
 }
 
-fn ask_issuer(facts: Facts, provider: ProviderId, token: Rc<[u8]>) -> Step {
+fn ask_issuer(mut facts: Facts, provider: ProviderId, token: Rc<[u8]>) -> Step {
+    facts.reference.who.claims_to_be(provider);
     // RFC 6749 appendix A.12: a token is made of visible ASCII. What is not cannot be asked about.
     if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
         return facts.refuse(Code::TokenMalformed);
@@ -490,7 +505,7 @@ fn find_user(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixT
 
 /// The last checks, on a user who is known.
 fn admitted(
-    facts: Facts,
+    mut facts: Facts,
     token: &VerifiedToken,
     record: &UserRecord,
     shared: &mut Shared,
@@ -504,11 +519,16 @@ fn admitted(
     if let UserSource::Lookup(lookup) = &config.user
         && !record.is_active(lookup.active.as_ref())
     {
+        facts.knows_user(token, record, &config);
         return facts.refuse(Code::UserDisabled);
     }
     let roles = texts(record.members(), "role");
     let permissions = texts(record.members(), "permissions");
-    match config.rules.admit(&facts.demand, &roles, &permissions) {
+    let admitted = config.rules.admit(&facts.demand, &roles, &permissions);
+    if admitted.is_err() {
+        facts.knows_user(token, record, &config);
+    }
+    match admitted {
         Ok(()) => {}
         Err(Lacking::Role) => return facts.refuse(Code::RoleRequired),
         Err(Lacking::Permission) => return facts.refuse(Code::PermissionRequired),
@@ -567,12 +587,17 @@ impl Facts {
         if let Some(service) = self.service {
             edits.push(Edit::Set(SERVICE_NAME.to_owned(), service.into_bytes()));
         }
-        edits.extend(self.reference.into_edit());
-        Step::Forward(edits)
+        self.reference.forward(edits)
     }
 
     fn refuse(self, code: Code) -> Step {
         Step::Deny(self.denial(code, None))
+    }
+
+    /// The user is known, though refused: the access log is told whom that was.
+    fn knows_user(&mut self, token: &VerifiedToken, record: &UserRecord, config: &Config) {
+        let id = UserContext::value_of(&config.context, USER_ID, token.claims(), record);
+        self.reference.who.is_user(id.as_deref());
     }
 
     fn refuse_token(self, error: TokenError) -> Step {
@@ -605,7 +630,8 @@ impl Reference {
         let grpc = head.value("content-type").is_some_and(|kind| {
             kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
         });
-        Self { request_id: sent.unwrap_or_else(|| shared.new_request_id()), is_new, grpc }
+        let request_id = sent.unwrap_or_else(|| shared.new_request_id());
+        Self { request_id, is_new, grpc, who: Who::default() }
     }
 
     /// The id.
@@ -613,13 +639,17 @@ impl Reference {
         &self.request_id
     }
 
-    /// What tells the upstream the id, where it is not told already.
-    fn into_edit(self) -> Option<Edit> {
-        self.is_new.then(|| Edit::Set("x-request-id".to_owned(), self.request_id.into_bytes()))
+    /// Lets the request go on with these edits, and with what tells the upstream the id, where it is not told
+    /// already.
+    fn forward(self, mut edits: Vec<Edit>) -> Step {
+        let Self { request_id, is_new, who, .. } = self;
+        edits.extend(is_new.then(|| Edit::Set("x-request-id".to_owned(), request_id.into_bytes())));
+        Step::Forward(edits, who)
     }
 
     fn denial(self, code: Code, detail: Option<&'static str>) -> Denial {
-        Denial { code, detail, request_id: self.request_id, grpc: self.grpc }
+        let Self { request_id, grpc, who, .. } = self;
+        Denial { code, detail, request_id, grpc, who }
     }
 }
 

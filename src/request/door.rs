@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::vetting::{revoked_meanwhile, vet};
 use super::{AwaitKeys, Facts, Goal, Permit, Step, is_of_kind, of_kind, present, without_user};
+use crate::account::USER_ID;
 use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::{self, TxnToken};
 use crate::boundary::{AssertedContext, Distrust, Peer, identify};
@@ -264,7 +265,7 @@ fn nobody(facts: Facts, shared: &Shared) -> Step {
 
 /// Lets a request go on for the user whom a hop named that may do so, or a gateway in what it signed.
 fn asserted(
-    facts: Facts,
+    mut facts: Facts,
     asserted: &AssertedContext,
     signed: Option<TxnToken>,
     shared: &Shared,
@@ -273,7 +274,11 @@ fn asserted(
     let record = asserted.record(&config.context);
     let roles = texts(record.members(), "role");
     let permissions = texts(record.members(), "permissions");
-    match config.rules.admit(&facts.demand, &roles, &permissions) {
+    let admitted = config.rules.admit(&facts.demand, &roles, &permissions);
+    if admitted.is_err() {
+        facts.reference.who.is_user(asserted.value(USER_ID));
+    }
+    match admitted {
         Ok(()) => {}
         Err(Lacking::Role) => return facts.refuse(Code::RoleRequired),
         Err(Lacking::Permission) => return facts.refuse(Code::PermissionRequired),

@@ -114,9 +114,7 @@ struct Departure {
 
 impl Departure {
     fn go(self) -> Step {
-        let Self { reference, mut edits } = self;
-        edits.extend(reference.into_edit());
-        Step::Forward(edits)
+        self.reference.forward(self.edits)
     }
 }
 

@@ -10,12 +10,15 @@
     reason = "a test fails by panicking"
 )]
 
+mod account;
 mod bounds;
 mod clock;
 mod context;
 mod door;
 mod exit;
 mod keys;
+mod metrics;
+mod operations;
 mod providers;
 mod redis;
 mod revocation;

@@ -379,7 +379,7 @@ pub fn only(mut released: Vec<Released>, stream: StreamId) -> Disposition {
 pub fn denied(disposition: &Disposition) -> Code {
     match disposition {
         Disposition::Deny(denial) => denial.code,
-        Disposition::Forward(_) | Disposition::Answer(_) | Disposition::Pause => {
+        Disposition::Forward(..) | Disposition::Answer(_) | Disposition::Pause => {
             panic!("not denied: {disposition:?}")
         }
     }
@@ -388,7 +388,7 @@ pub fn denied(disposition: &Disposition) -> Code {
 #[track_caller]
 pub fn forwarded(disposition: Disposition) -> Vec<Edit> {
     match disposition {
-        Disposition::Forward(edits) => edits,
+        Disposition::Forward(edits, _) => edits,
         Disposition::Deny(_) | Disposition::Answer(_) | Disposition::Pause => {
             panic!("not forwarded: {disposition:?}")
         }
