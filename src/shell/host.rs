@@ -121,8 +121,8 @@ pub fn define(metrics: &[Definition]) -> Vec<u32> {
     metrics.iter().map(define).collect()
 }
 
-/// Tells Envoy of a metric. For an id that it does not know it answers NotFound, for a counter that is to
-/// grow by nothing BadArgument, and the wrappers know both.
+/// Tells Envoy of a metric. For an id that it does not know it answers `NotFound`, for a counter that is to
+/// grow by nothing `BadArgument`, and the wrappers know both.
 pub fn tell(id: u32, update: Update) {
     let _ = match update {
         Update::Add(more) => {
