@@ -419,6 +419,14 @@ impl Calls {
         ours.filter(|(key, _)| counts(key)).count()
     }
 
+    /// What the calls that this worker makes are for, and who is asked.
+    pub fn ours(&self) -> impl Iterator<Item = (&CallKey, Leg)> {
+        self.under_way.iter().filter_map(|(key, call)| match call.by {
+            By::Us { leg, .. } => Some((key, leg)),
+            By::Other(_) => None,
+        })
+    }
+
     /// Whether no more calls of other workers can be followed.
     #[must_use]
     pub fn follows_enough(&self) -> bool {

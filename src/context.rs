@@ -49,6 +49,18 @@ impl UserContext {
             .map(|headers| Self { headers, signed: None })
     }
 
+    /// The value of one context header alone, where it has one.
+    #[must_use]
+    pub fn value_of(
+        config: &Context,
+        name: &str,
+        claims: &Claims,
+        record: &UserRecord,
+    ) -> Option<String> {
+        let header = config.headers.iter().find(|header| header.name.as_str() == name)?;
+        value(header, claims, record).ok().flatten()
+    }
+
     /// The context that a hop asserted which may do so.
     #[must_use]
     pub fn asserted(config: &Context, asserted: &AssertedContext) -> Self {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::json;
 
+use crate::account::Who;
 use crate::answers::Words;
 use crate::answers::body::Values;
 use crate::token::TokenError;
@@ -222,6 +223,8 @@ pub struct Denial {
     pub grpc: bool,
     /// What would do, where the challenge can say so.
     pub wanted: Option<Wanted>,
+    /// Whom it is about. The client is not told.
+    pub who: Who,
 }
 
 /// What a token would have to be. It becomes a parameter of the challenge.
@@ -263,6 +266,7 @@ impl Denial {
             request_id: String::new(),
             grpc: false,
             wanted: None,
+            who: Who::default(),
         }
     }
 
@@ -392,7 +396,14 @@ mod tests {
     use serde_json::Value;
 
     fn denial(code: Code, grpc: bool) -> Denial {
-        Denial { code, detail: None, request_id: "r-1".to_owned(), grpc, wanted: None }
+        Denial {
+            code,
+            detail: None,
+            request_id: "r-1".to_owned(),
+            grpc,
+            wanted: None,
+            who: Who::default(),
+        }
     }
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {

@@ -548,7 +548,7 @@ fn decision(
     disposition: Disposition,
 ) -> Decision {
     match disposition {
-        Disposition::Forward(edits) => {
+        Disposition::Forward(edits, _) => {
             let names = config.context.headers.iter().map(|header| header.name.as_str());
             let value = |name: &str| {
                 edits.iter().rev().find_map(|edit| match edit {
@@ -561,7 +561,7 @@ fn decision(
             Decision::Admit(Admission { edits: [strip, edits].concat(), context })
         }
         Disposition::Deny(denial) => Decision::Reply(config.answers.reply(&denial, head)),
-        Disposition::Answer(reply) => Decision::Reply(reply),
+        Disposition::Answer(reply) | Disposition::Allow(reply, _) => Decision::Reply(reply),
         // Nothing that was released is to wait.
         Disposition::Pause => refusal(Code::InternalError),
     }

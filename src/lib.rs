@@ -10,7 +10,8 @@
 //! [`request`] is this way as a state machine. It waits where keys, the issuer's word or a user must first
 //! be fetched ([`callout`]), in a [`worker`], which holds what the requests of one VM share. What all
 //! workers of an Envoy share stands on the [`board`]. Whatever falls short ends in a [`denial`], which is
-//! told in the words of the [`answers`].
+//! told in the words of the [`answers`]. What operators see of it is in the [`account`] of each request, the
+//! [`metrics`] and the [`log`].
 //!
 //! Inside the mesh the [`boundary`] says whose word counts: at a service's door, who may say who the user is;
 //! at its exit, where the user's context and token may go, and by what the service shows who it is.
@@ -39,6 +40,9 @@ pub mod answers;
 pub mod boundary;
 pub mod context;
 pub mod denial;
+
+pub mod account;
+pub mod metrics;
 
 pub mod board;
 pub mod callout;

@@ -9,7 +9,7 @@
 //! and what a gateway signed: these tokens go the same way up to `not revoked`, one after the other. Where
 //! they say who the user is, or the hop may, the way ends there.
 //!
-//! Where another proxy asks about a request (`authz`), the way is the same, and ends in [`Step::Answer`].
+//! Where another proxy asks about a request (`authz`), the way is the same, and ends in [`Step::Allow`].
 //!
 //! At a service's exit (`exit`) the way is another one, and short: where the request goes, what may go there.
 //!
@@ -24,6 +24,7 @@ mod vetting;
 use std::borrow::Cow;
 use std::rc::Rc;
 
+use crate::account::{USER_ID, Who};
 use crate::answers::cors::{Cors, Preflight, bare_preflight};
 use crate::boundary::SERVICE_NAME;
 use crate::boundary::peer::Hop;
@@ -34,6 +35,7 @@ use crate::context::{ContextError, UserContext, texts};
 use crate::denial::{Code, Denial, Reply, Wanted};
 use crate::headers::{Edit, Field, Stripped, canonical, context_edits};
 use crate::jwks::cache::Keys;
+use crate::metrics::Counter;
 use crate::rules::{Demand, Grants, Lacking, Level, Target};
 use crate::time::UnixTime;
 use crate::token::cache::Remembered;
@@ -63,8 +65,10 @@ pub enum Step {
     Deny(Denial),
     /// Answer the client: what it asked for is here.
     Answer(Reply),
-    /// Apply the edits and let it go on.
-    Forward(Vec<Edit>),
+    /// Answer the proxy that asks: its request may go on.
+    Allow(Reply, Who),
+    /// Apply the edits and let it go on. This is whom it is about.
+    Forward(Vec<Edit>, Who),
 }
 
 /// A request that waits.
@@ -137,6 +141,7 @@ pub(crate) struct Reference {
     /// What leaves the upstream this id and no other.
     edits: Vec<Edit>,
     grpc: bool,
+    who: Who,
 }
 
 /// What a verified token is good for.
@@ -387,8 +392,9 @@ pub struct AwaitKeys {
 
 impl AwaitKeys {
     /// Verifies with the keys that are held, or waits for others.
-    fn first_try(self, shared: &mut Shared, now: UnixTime) -> Step {
+    fn first_try(mut self, shared: &mut Shared, now: UnixTime) -> Step {
         let provider = self.token.provider;
+        self.facts.reference.who.claims_to_be(provider);
         let Some(keys) = shared.keys(provider) else {
             return self.facts.refuse(Code::KeysUnavailable);
         };
@@ -408,12 +414,22 @@ impl AwaitKeys {
         let Self { facts, token, goal } = self;
         let (text, id) = (token.text(), token.provider);
         let usable = shared.keys(id).map(|keys| keys.usable(now));
+        let is_stale = shared.keys(id).is_some_and(|keys| keys.is_stale(now));
         let (Some(Keys::Ready(set, generation)), Some(config)) =
             (usable, id.pick(&shared.config.providers))
         else {
             return facts.refuse(Code::KeysUnavailable);
         };
-        match token.verify(config, &set, &shared.crypto, now) {
+        if is_stale {
+            shared.metrics.used_stale_keys(id);
+        }
+        let by_host = shared.crypto.is_hosts(token.algorithm());
+        let verified = token.verify(config, &set, &shared.crypto, now);
+        if !matches!(verified, Err(TokenError::KeyUnknown | TokenError::Malformed(_))) {
+            let by = if by_host { Counter::VerifiedByHost } else { Counter::VerifiedByModule };
+            shared.metrics.count(by);
+        }
+        match verified {
             Ok(token) => {
                 let signed = Remembered::Signed { token: token.clone(), generation };
                 shared.tokens.remember(text, signed);
@@ -434,7 +450,8 @@ pub struct AwaitWord {
     facts: Facts,
 }
 
-fn ask_issuer(facts: Facts, provider: ProviderId, token: Rc<[u8]>) -> Step {
+fn ask_issuer(mut facts: Facts, provider: ProviderId, token: Rc<[u8]>) -> Step {
+    facts.reference.who.claims_to_be(provider);
     // RFC 6749 appendix A.12: a token is made of visible ASCII. What is not cannot be asked about.
     if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
         return facts.refuse(Code::TokenMalformed);
@@ -541,7 +558,7 @@ fn find_user(facts: Facts, token: VerifiedToken, shared: &mut Shared, now: UnixT
 
 /// The last checks, on a user who is known.
 fn admitted(
-    facts: Facts,
+    mut facts: Facts,
     token: &VerifiedToken,
     record: &UserRecord,
     shared: &mut Shared,
@@ -555,6 +572,7 @@ fn admitted(
     if let UserSource::Lookup(lookup) = &config.user
         && !record.is_active(lookup.active.as_ref())
     {
+        facts.knows_user(token, record, &config);
         return facts.refuse(Code::UserDisabled);
     }
     let roles = texts(record.members(), "role");
@@ -567,6 +585,7 @@ fn admitted(
         clock_skew: issuer.map(|issuer| issuer.clock_skew).unwrap_or_default(),
     };
     if let Err(lacking) = config.rules.admit(&facts.demand, &grants, now) {
+        facts.knows_user(token, record, &config);
         return facts.refuse_lacking(&lacking);
     }
     match UserContext::assemble(&config.context, token.claims(), record) {
@@ -633,13 +652,11 @@ impl Facts {
             edits.push(Edit::Set(SERVICE_NAME.to_owned(), service.into_bytes()));
         }
         match &shared.config.mode {
-            Mode::Gateway | Mode::Service(_) | Mode::Egress(_) => {
-                edits.extend(self.reference.into_edits());
-                Step::Forward(edits)
-            }
+            Mode::Gateway | Mode::Service(_) | Mode::Egress(_) => self.reference.forward(edits),
             Mode::Authz(_) => {
                 let managed = &shared.config.context.managed;
-                Step::Answer(authz::allowed(permit, edits, managed, self.reference.request_id()))
+                let reply = authz::allowed(permit, edits, managed, self.reference.request_id());
+                Step::Allow(reply, self.reference.who)
             }
         }
     }
@@ -659,6 +676,12 @@ impl Facts {
             }
         };
         Step::Deny(Denial { wanted, ..self.denial(code, None) })
+    }
+
+    /// The user is known, though refused: the access log is told whom that was.
+    fn knows_user(&mut self, token: &VerifiedToken, record: &UserRecord, config: &Config) {
+        let id = UserContext::value_of(&config.context, USER_ID, token.claims(), record);
+        self.reference.who.is_user(id.as_deref());
     }
 
     fn refuse_token(self, error: TokenError) -> Step {
@@ -692,7 +715,7 @@ impl Reference {
             && head.value("content-type").is_some_and(|kind| {
                 kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
             });
-        Self { request_id, edits, grpc }
+        Self { request_id, edits, grpc, who: Who::default() }
     }
 
     /// The id.
@@ -700,12 +723,15 @@ impl Reference {
         &self.request_id
     }
 
-    fn into_edits(self) -> Vec<Edit> {
-        self.edits
+    /// Lets the request go on with these edits, and with what leaves the upstream one id.
+    fn forward(self, mut edits: Vec<Edit>) -> Step {
+        edits.extend(self.edits);
+        Step::Forward(edits, self.who)
     }
 
     fn denial(self, code: Code, detail: Option<&'static str>) -> Denial {
-        Denial { code, detail, request_id: self.request_id, grpc: self.grpc, wanted: None }
+        let Self { request_id, grpc, who, .. } = self;
+        Denial { code, detail, request_id, grpc, wanted: None, who }
     }
 }
 

@@ -97,6 +97,12 @@ impl Crypto {
         }
     }
 
+    /// Whether the host checks signatures of this algorithm.
+    #[must_use]
+    pub fn is_hosts(&self, algorithm: Algorithm) -> bool {
+        matches!((self, algorithm), (Self::Host(_), Algorithm::Rs(_) | Algorithm::Es(_)))
+    }
+
     /// Whether `key` made `signature` over `input` with `algorithm`. A key of another kind did not.
     #[must_use]
     pub fn verify(

@@ -106,6 +106,12 @@ impl UnverifiedToken {
         })
     }
 
+    /// What its signature was made with, as it says.
+    #[must_use]
+    pub fn algorithm(&self) -> algorithm::Algorithm {
+        self.jws.algorithm
+    }
+
     /// The token's text.
     #[must_use]
     pub fn text(&self) -> Rc<[u8]> {

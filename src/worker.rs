@@ -5,12 +5,14 @@
 
 mod ask;
 mod learn;
+mod measure;
 mod share;
 mod shared;
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::account::Who;
 use crate::board::Exchange;
 use crate::boundary::peer::Hop;
 use crate::boundary::propagation;
@@ -21,6 +23,8 @@ use crate::config::{Config, Propagation};
 use crate::denial::{Code, Denial, Reply};
 use crate::headers::{Edit, Stripped};
 use crate::log::{Level, Log};
+use crate::metrics::{Dependency, Report};
+use crate::redis;
 use crate::request::{self, Outcome, Step, Waiting};
 use crate::signature::Crypto;
 use crate::time::UnixTime;
@@ -34,12 +38,14 @@ pub use shared::{Shared, Verdict};
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Apply the edits and let it go on.
-    Forward(Vec<Edit>),
+    /// Apply the edits and let it go on. This is whom it is about.
+    Forward(Vec<Edit>, Who),
     /// Refuse it.
     Deny(Denial),
     /// Answer the client: what it asked for is here.
     Answer(Reply),
+    /// Answer the proxy that asks: its request may go on.
+    Allow(Reply, Who),
     /// Hold it. It comes back from `on_answer` or `on_tick`.
     Pause,
 }
@@ -72,6 +78,9 @@ pub struct Worker {
     list_seen: Option<UnixTime>,
     wake_others: bool,
     last_seen: UnixTime,
+    report: Report,
+    /// When it first saw the time.
+    began: Option<UnixTime>,
 }
 
 /// One for each service that requests wait for. Fetches of keys and of the feed have their own pace.
@@ -106,6 +115,8 @@ impl Worker {
             list_seen: None,
             wake_others: false,
             last_seen: UnixTime::from_millis(0),
+            report: Report::new(&config),
+            began: None,
             shared: Shared::new(config, crypto, exchange, seed),
         }
     }
@@ -166,6 +177,7 @@ impl Worker {
             // Another worker's turn is over and nothing has come of it: its turn is ours.
             return self.ask_again(ended, now);
         };
+        let dependency = Dependency::of(&ended.key, leg);
         let is_outage = self.is_outage(&ended, answer, now);
         if let Some(circuit) = self.circuit(&ended.key, leg) {
             if is_outage {
@@ -178,7 +190,10 @@ impl Worker {
             (CallKey::Jwks(provider), Leg::Discovery) => {
                 match self.learn_location(*provider, answer, now) {
                     // Found; now for the keys themselves, for all who wait.
-                    Some(()) => return self.ask_next(ended, now),
+                    Some(()) => {
+                        self.shared.metrics.called(dependency, true);
+                        return self.ask_next(ended, now);
+                    }
                     None => Outcome::Down,
                 }
             }
@@ -186,19 +201,25 @@ impl Worker {
             (CallKey::Introspection(question), _) => self.learn_word(question, answer, now),
             (CallKey::Feed, _) => self.learn_feed(answer, now),
             (CallKey::Blacklist(names), _) => self.learn_listed(names, answer, ended.started, now),
-            (CallKey::User(key), Leg::Redis) => match self.recall(key, answer, now) {
-                Some(outcome) => outcome,
-                None => return self.ask_next(ended, now),
-            },
+            (CallKey::User(key), Leg::Redis) => {
+                let recalled = self.recall(key, answer, now);
+                self.note_recalled(answer, recalled.is_some());
+                match recalled {
+                    Some(outcome) => outcome,
+                    None => return self.ask_next(ended, now),
+                }
+            }
             (CallKey::User(key), _) => self.learn_user(key, answer, ended.started, now),
             (CallKey::ServiceToken(id), _) => {
                 self.learn_service_token(*id, answer, ended.started, now)
             }
             (CallKey::Store(_), _) => {
                 self.learn_stored(answer, now);
+                self.shared.metrics.called(dependency, redis::is_set(answer));
                 return Vec::new();
             }
         };
+        self.note_ended(&ended.key, dependency, &outcome);
         self.tell(&ended.key, answer, &outcome, now);
         self.release(ended.waiters, &outcome, now)
     }
@@ -307,7 +328,14 @@ impl Worker {
     /// Turns a step into what the shell is to do, and holds the request where it waits.
     fn settle(&mut self, stream: StreamId, step: Step, now: UnixTime) -> Disposition {
         match step {
-            Step::Forward(edits) => Disposition::Forward(edits),
+            Step::Forward(edits, who) => {
+                self.shared.metrics.allowed();
+                Disposition::Forward(edits, who)
+            }
+            Step::Allow(reply, who) => {
+                self.shared.metrics.allowed();
+                Disposition::Allow(reply, who)
+            }
             Step::Deny(denial) => {
                 if denial.code == Code::PropagationUnavailable {
                     let fault = "what a request is told could not be noted for the service's exit";
@@ -315,7 +343,10 @@ impl Worker {
                 }
                 self.deny(denial)
             }
-            Step::Answer(reply) => Disposition::Answer(reply),
+            Step::Answer(reply) => {
+                self.shared.metrics.answered();
+                Disposition::Answer(reply)
+            }
             Step::Wait(waiting, key) => {
                 if self.parked.len() >= self.shared.config.limits.max_waiters
                     || (!waiting.is_verified() && self.strangers_fill_their_half())
@@ -345,6 +376,7 @@ impl Worker {
     }
 
     fn deny(&mut self, denial: Denial) -> Disposition {
+        self.shared.metrics.denied(denial.code);
         self.log.add(
             Level::Debug,
             format!("denied code={} request_id={}", denial.code.name(), denial.request_id),

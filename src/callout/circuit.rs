@@ -43,6 +43,12 @@ impl Circuit {
         }
     }
 
+    /// Whether the dependency is left alone, or but probed.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !matches!(self.state, State::Closed)
+    }
+
     /// Whether a call may be made now. Where it is a probe, no other may until it has ended, or a
     /// pause has gone by.
     pub fn admits(&mut self, now: UnixTime) -> bool {

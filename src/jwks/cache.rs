@@ -110,6 +110,12 @@ impl ProviderKeys {
         self.remote().is_some_and(|keys| matches!(keys.fetch, Fetch::Idle { next } if next <= now))
     }
 
+    /// Whether what is held is past its life.
+    #[must_use]
+    pub fn is_stale(&self, now: UnixTime) -> bool {
+        self.remote().is_some_and(|keys| keys.is_stale(now))
+    }
+
     /// The keys that are fetched, where they are.
     #[must_use]
     pub fn remote(&self) -> Option<&RemoteKeys> {
@@ -204,6 +210,10 @@ impl RemoteKeys {
             Held::Keys { fetched, .. } => Some(*fetched),
             Held::Nothing => None,
         }
+    }
+
+    fn is_stale(&self, now: UnixTime) -> bool {
+        matches!(self.held, Held::Keys { fresh_until, .. } if fresh_until <= now)
     }
 
     /// The clock now says `now`, which is before what it said: the keys are asked for anew, and are kept

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::vetting::{revoked_meanwhile, vet};
 use super::{AwaitKeys, Facts, Goal, Permit, Step, is_of_kind, of_kind, present, without_user};
+use crate::account::USER_ID;
 use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::{self, TxnToken};
 use crate::boundary::{AssertedContext, Distrust, Peer, identify};
@@ -269,7 +270,7 @@ fn nobody(facts: Facts, shared: &Shared, now: UnixTime) -> Step {
 
 /// Lets a request go on for the user whom a hop named that may do so, or a gateway in what it signed.
 fn asserted(
-    facts: Facts,
+    mut facts: Facts,
     asserted: &AssertedContext,
     signed: Option<TxnToken>,
     shared: &Shared,
@@ -286,6 +287,7 @@ fn asserted(
         clock_skew: Duration::ZERO,
     };
     if let Err(lacking) = config.rules.admit(&facts.demand, &grants, now) {
+        facts.reference.who.is_user(asserted.value(USER_ID));
         return facts.refuse_lacking(&lacking);
     }
     let context = UserContext::asserted(&config.context, asserted);

@@ -101,9 +101,7 @@ struct Departure {
 
 impl Departure {
     fn go(self) -> Step {
-        let Self { reference, mut edits } = self;
-        edits.extend(reference.into_edits());
-        Step::Forward(edits)
+        self.reference.forward(self.edits)
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Facts, Goal, Step, Waiting, arrived};
 use crate::callout::CallKey;
 use crate::config::OnUnavailable;
 use crate::denial::Code;
+use crate::metrics::Counter;
 use crate::revocation::blacklist::Names;
 use crate::time::UnixTime;
 use crate::token::VerifiedToken;
@@ -21,6 +22,7 @@ pub struct AwaitFeed {
 
 impl AwaitFeed {
     pub(super) fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
+        shared.metrics.count(Counter::RevocationUnknown);
         match shared.config.revocation.on_unavailable {
             OnUnavailable::Deny => self.facts.refuse(Code::RevocationUnavailable),
             OnUnavailable::Allow => {
@@ -40,6 +42,9 @@ pub struct AwaitListed {
 
 impl AwaitListed {
     pub(super) fn answered(self, listed: bool, shared: &mut Shared, now: UnixTime) -> Step {
+        if listed {
+            shared.metrics.count(Counter::Revoked);
+        }
         if listed || revoked_meanwhile(&self.token, shared, now) {
             return self.facts.refuse(Code::TokenRevoked);
         }
@@ -47,6 +52,7 @@ impl AwaitListed {
     }
 
     pub(super) fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
+        shared.metrics.count(Counter::RevocationUnknown);
         match shared.config.revocation.on_unavailable {
             OnUnavailable::Deny => self.facts.refuse(Code::RevocationUnavailable),
             OnUnavailable::Allow => self.answered(false, shared, now),
@@ -61,12 +67,13 @@ pub(super) fn revoked_meanwhile(token: &VerifiedToken, shared: &Shared, now: Uni
 
 /// A verified token may have been revoked since it was issued: first by the feed, which is at hand.
 pub(super) fn vet(
-    facts: Facts,
+    mut facts: Facts,
     token: VerifiedToken,
     goal: Goal,
     shared: &mut Shared,
     now: UnixTime,
 ) -> Step {
+    facts.reference.who.is(&token);
     match shared.feed_on(&token, now) {
         Verdict::Good => look_up_blacklist(facts, token, goal, shared, now),
         Verdict::Revoked => facts.refuse(Code::TokenRevoked),

@@ -162,6 +162,12 @@ impl Feed {
         self.len() == 0
     }
 
+    /// When the feed last said that the list that is held is all.
+    #[must_use]
+    pub fn confirmed_at(&self) -> Option<UnixTime> {
+        self.held.as_ref().map(|held| held.confirmed)
+    }
+
     /// What was asked for before this is not used of the user with this `sub`.
     #[must_use]
     pub fn user_since(&self, subject: &str) -> UnixTime {

@@ -34,9 +34,8 @@ impl PathMatch {
     /// Whether every path that `other` matches is, for certain, one of these.
     pub(super) fn covers(&self, other: &Self) -> bool {
         match (self, other) {
-            (_, Self::Exact(path)) => self.matches(path),
             // What lies below a path lies below whatever that lies below.
-            (Self::Prefix(_), Self::Prefix(path)) => self.matches(path),
+            (_, Self::Exact(path)) | (Self::Prefix(_), Self::Prefix(path)) => self.matches(path),
             (Self::Prefix(prefix), Self::Template(segments)) => {
                 let beginning = prefix.split('/').skip(1);
                 beginning.clone().count() <= segments.len()

@@ -9,8 +9,11 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::{Action, BufferType, GrpcStatusCode, LogLevel, MapType, Status};
+use proxy_wasm::types::{
+    Action, BufferType, GrpcStatusCode, LogLevel, MapType, MetricType, Status,
+};
 
+use crate::account::Account;
 use crate::answers::Words;
 use crate::board::Board;
 use crate::boundary::peer::Hop;
@@ -19,6 +22,7 @@ use crate::config::{Config, Mode};
 use crate::denial::{Denial, Reply};
 use crate::headers::{Edit, Field, Stripped};
 use crate::log::Level;
+use crate::metrics::{Definition, Kind, Update};
 use crate::signature;
 use crate::time::UnixTime;
 use crate::worker::Disposition;
@@ -60,25 +64,40 @@ pub fn apply(map: MapType, edits: &[Edit]) -> bool {
     })
 }
 
+/// Not all edits of a request were made. Half of them could be a lie.
+pub struct Unapplied;
+
 /// Does to the current stream's request what was decided of it, and says whether it may go on.
-pub fn carry_out(disposition: Disposition, config: &Config) -> Action {
+///
+/// # Errors
+/// Where it could not be done.
+pub fn carry_out(disposition: &Disposition, config: &Config) -> Result<Action, Unapplied> {
+    if let Disposition::Forward(edits, _) = disposition
+        && !apply(MapType::HttpRequestHeaders, edits)
+    {
+        return Err(Unapplied);
+    }
+    // Before the answer, with which the access log may be written.
+    if let Some(account) = Account::of(disposition, config) {
+        set_facts(&account);
+    }
     match disposition {
-        Disposition::Forward(edits) => {
-            if apply(MapType::HttpRequestHeaders, &edits) {
-                return Action::Continue;
-            }
-            // Half of the edits could be a lie.
-            deny(&Denial::internal(), config);
-        }
-        Disposition::Deny(denial) => deny(&denial, config),
-        Disposition::Answer(reply) => answer_client(&reply),
+        Disposition::Forward(..) => return Ok(Action::Continue),
+        Disposition::Deny(denial) => deny(denial, config),
+        Disposition::Answer(reply) | Disposition::Allow(reply, _) => answer_client(reply),
         Disposition::Pause => {}
     }
-    Action::Pause
+    Ok(Action::Pause)
 }
 
 /// Answers the client of the current stream. Any status is accepted by Envoy here.
 fn deny(denial: &Denial, config: &Config) {
+    if !denial.request_id.is_empty() {
+        // So that every access log shows the id that the client is told, whatever it came with.
+        let id = denial.request_id.as_bytes();
+        let map = MapType::HttpRequestHeaders;
+        let _ = hostcalls::set_map_value_bytes(map, "x-request-id", Some(id));
+    }
     // A request that is refused has its head still; one that was not stripped is no worse here.
     let head =
         if config.answers.need_head() { fields(MapType::HttpRequestHeaders) } else { Vec::new() };
@@ -90,6 +109,48 @@ fn deny(denial: &Denial, config: &Config) {
 pub fn deny_all() -> Action {
     answer_client(&Denial::internal().reply(&Words::default()));
     Action::Pause
+}
+
+/// Sets filter state of the current stream, for its access log.
+fn set_facts(account: &Account<'_>) {
+    for (name, value) in account.facts() {
+        // The wrapper knows no status but Ok. Envoy's others are NotFound, where there is no stream, which
+        // there is while its headers are decided upon or held, and BadArgument, where the module itself
+        // declared that the property is written once, which it does not. One name: a path of several would
+        // be joined by NUL, which no access log can name.
+        let _ = hostcalls::set_property(vec![name], Some(value.as_bytes()));
+    }
+}
+
+/// Has Envoy keep metrics, and answers with its ids for them.
+pub fn define(metrics: &[Definition]) -> Vec<u32> {
+    let define = |metric: &Definition| {
+        let kind = match metric.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
+        };
+        // Envoy's statuses are Ok, and BadArgument for a kind that it does not know.
+        hostcalls::define_metric(kind, &metric.name).unwrap_or(u32::MAX)
+    };
+    metrics.iter().map(define).collect()
+}
+
+/// Tells Envoy of a metric. For an id that it does not know it answers `NotFound`, for a counter that is to
+/// grow by nothing `BadArgument`, and the wrappers know both.
+pub fn tell(id: u32, update: Update) {
+    let _ = match update {
+        Update::Add(more) => {
+            hostcalls::increment_metric(id, i64::try_from(more).unwrap_or(i64::MAX))
+        }
+        Update::Move(by) => hostcalls::increment_metric(id, by),
+        Update::Set(value) | Update::Sample(value) => hostcalls::record_metric(id, value),
+    };
+}
+
+/// What Envoy shows of a metric.
+pub fn shown(id: u32) -> Option<u64> {
+    hostcalls::get_metric(id).ok()
 }
 
 /// As [`deny`], with any answer. Where the client sent a `HEAD`, Envoy itself leaves the body out.

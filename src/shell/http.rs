@@ -6,12 +6,10 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, MapType};
 
 use super::host;
-use super::root::{Shared, flush_log};
+use super::root::{Shared, carry_out, flush_log};
 use crate::callout::StreamId;
 use crate::config::Mode;
-use crate::denial::Denial;
 use crate::headers::{Edit, Stripped};
-use crate::worker::Disposition;
 
 /// One request, from its head to its end.
 pub struct Http {
@@ -49,7 +47,8 @@ impl HttpContext for Http {
         let head = host::fields(MapType::HttpRequestHeaders);
         let (strip, head) = Stripped::strip(head, &config.context.managed);
         if !host::apply(MapType::HttpRequestHeaders, &strip) {
-            return host::carry_out(Disposition::Deny(Denial::internal()), &config);
+            let unapplied = shared.worker.borrow_mut().unapplied();
+            return carry_out(&shared, &unapplied);
         }
         let now = host::now();
         let hop = host::hop(&config.mode);
@@ -59,7 +58,7 @@ impl HttpContext for Http {
         if let (true, Some(queue)) = (has_calls, shared.queue) {
             host::wake(queue);
         }
-        host::carry_out(disposition, &config)
+        carry_out(&shared, &disposition)
     }
 
     fn on_http_request_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
@@ -72,7 +71,8 @@ impl HttpContext for Http {
             let trailers = host::fields(MapType::HttpRequestTrailers);
             let removals: Vec<_> = config.context.not_in_trailers.removals(&trailers).collect();
             if !host::apply(MapType::HttpRequestTrailers, &removals) {
-                return host::carry_out(Disposition::Deny(Denial::internal()), &config);
+                let unapplied = shared.worker.borrow_mut().unapplied();
+                return carry_out(shared, &unapplied);
             }
         }
         self.with_head()

@@ -17,6 +17,7 @@ use crate::board::Exchange;
 use crate::callout::{Answer, CallId, StreamId};
 use crate::config::Config;
 use crate::log::Level;
+use crate::metrics::Update;
 use crate::signature::Crypto;
 use crate::worker::{self, Disposition, Released, Worker};
 
@@ -31,6 +32,8 @@ pub struct Shared {
     pub worker: RefCell<Worker>,
     /// Wakes the root.
     pub queue: Option<u32>,
+    /// Envoy's ids of the worker's metrics, by their places.
+    metrics: Vec<u32>,
 }
 
 /// The root context of one plugin configuration in one VM.
@@ -54,10 +57,9 @@ impl Root {
             return;
         };
         let mut released = released;
-        let config = shared.worker.borrow().config();
         loop {
             for (stream, disposition) in released.drain(..) {
-                carry_out(stream, disposition, &config);
+                carry_out_held(&shared, stream, &disposition);
             }
             // Calls belong to the root, whichever stream was spoken for last.
             if !host::enter(StreamId(self.context_id)) {
@@ -84,10 +86,40 @@ impl Root {
 }
 
 /// Does to a held request what was decided of it.
-fn carry_out(stream: StreamId, disposition: Disposition, config: &Config) {
-    if host::enter(stream) && host::carry_out(disposition, config) == Action::Continue {
+fn carry_out_held(shared: &Shared, stream: StreamId, disposition: &Disposition) {
+    if host::enter(stream) && carry_out(shared, disposition) == Action::Continue {
         host::resume();
     }
+}
+
+/// Does to the current stream's request what was decided of it. Where that fails, it is refused.
+pub fn carry_out(shared: &Shared, disposition: &Disposition) -> Action {
+    let config = shared.worker.borrow().config();
+    host::carry_out(disposition, &config).unwrap_or_else(|host::Unapplied| {
+        let refused = shared.worker.borrow_mut().unapplied();
+        host::carry_out(&refused, &config).unwrap_or(Action::Pause)
+    })
+}
+
+/// Tells Envoy of the worker's metrics.
+fn tell_metrics(shared: &Shared, updates: Vec<(usize, Update)>) {
+    for (place, update) in updates {
+        if let Some(id) = shared.metrics.get(place) {
+            host::tell(*id, update);
+        }
+    }
+}
+
+fn measure(shared: &Shared) {
+    let shown = |place: usize| host::shown(*shared.metrics.get(place)?);
+    let updates = shared.worker.borrow_mut().measure(&shown, host::now());
+    tell_metrics(shared, updates);
+}
+
+/// This worker is no more: its part of what is shown goes with it.
+fn measure_last(shared: &Shared) {
+    let updates = shared.worker.borrow_mut().measure_last();
+    tell_metrics(shared, updates);
 }
 
 /// Hands the worker's lines to Envoy's log.
@@ -99,6 +131,14 @@ pub fn flush_log(shared: &Shared) {
 }
 
 impl Context for Root {
+    /// The plugin goes: its config was changed or taken away.
+    fn on_done(&mut self) -> bool {
+        if let Some(shared) = &self.shared {
+            measure_last(shared);
+        }
+        true
+    }
+
     fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _trailers: usize) {
         let Some((call, max_body)) = self.tokens.remove(&token) else {
             return;
@@ -156,10 +196,12 @@ impl RootContext for Root {
             worker::lay_tables(&exchange, &config);
             exchange
         });
-        self.shared = Some(Rc::new(Shared {
-            worker: RefCell::new(Worker::new(config, crypto, exchange, seed)),
-            queue,
-        }));
+        if let Some(before) = self.shared.take() {
+            measure_last(&before);
+        }
+        let worker = Worker::new(config, crypto, exchange, seed);
+        let metrics = host::define(&worker.metrics());
+        self.shared = Some(Rc::new(Shared { worker: RefCell::new(worker), queue, metrics }));
         self.ticking = false;
         host::tick_every(FIRST_TICK);
         true
@@ -173,6 +215,7 @@ impl RootContext for Root {
         if let Some(shared) = self.shared.clone() {
             let released = shared.worker.borrow_mut().on_tick(host::now());
             self.carry_out(released);
+            measure(&shared);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::boundary::service_token::{self, ServiceTokenId};
 use crate::callout::circuit::Circuit;
 use crate::callout::{Answer, CallKey, CallRequest, Ended, GRACE, Joined, Leg, StreamId};
 use crate::config::{ClientCredentials, KeySource, TokenSource, UserSource};
+use crate::metrics::Counter;
 use crate::redis;
 use crate::request::Outcome;
 use crate::revocation::blacklist;
@@ -31,7 +32,11 @@ pub(super) enum Asked {
 impl Worker {
     /// Lets `waiter` wait for the answer to `key`, which is asked for where it is not already.
     pub(super) fn ask(&mut self, key: &CallKey, waiter: Option<StreamId>, now: UnixTime) -> Asked {
-        match self.calls.join(key, waiter) {
+        let joined = self.calls.join(key, waiter);
+        if joined.is_some() && waiter.is_some() {
+            self.note_coalesced(key);
+        }
+        match joined {
             Some(Joined::Ours) => Asked::UnderWay(self.patience(key)),
             Some(Joined::Theirs { until }) => self.behind(key, until, now),
             None => self.ask_anew(key, &mut waiter.into_iter().collect(), now),
@@ -87,6 +92,9 @@ impl Worker {
             // Another worker may know better whether the service is down.
             Turn::Theirs(turn) => {
                 let until = turn.until;
+                if !waiters.is_empty() {
+                    self.note_coalesced(key);
+                }
                 self.calls.follow(key, turn, std::mem::take(waiters), now);
                 self.note_started(key);
                 return self.behind(key, until, now);
@@ -231,6 +239,13 @@ impl Worker {
         match second {
             Some(second) => first.saturating_add(GRACE).saturating_add(second),
             None => first,
+        }
+    }
+
+    /// A request waits for what somebody else has asked for.
+    fn note_coalesced(&self, key: &CallKey) {
+        if matches!(key, CallKey::User(_)) {
+            self.shared.metrics.count(Counter::UserCoalesced);
         }
     }
 

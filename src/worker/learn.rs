@@ -10,6 +10,7 @@ use crate::config::Lookup;
 use crate::jwks::cache::RemoteKeys;
 use crate::jwks::{KeySet, Origin, discovery};
 use crate::log::Level;
+use crate::metrics::Counter;
 use crate::redis;
 use crate::request::Outcome;
 use crate::revocation::Terms;
@@ -28,9 +29,11 @@ impl Worker {
     pub(super) fn notice(&mut self, now: UnixTime) {
         let back = self.last_seen.since(now);
         self.last_seen = now;
+        self.began.get_or_insert(now);
         if back <= NUDGE {
             return;
         }
+        self.began = Some(now);
         self.shared.clock_set_back(now);
         self.circuits = Circuits::default();
         self.calls.clock_set_back(back);
@@ -172,16 +175,19 @@ impl Worker {
         };
         match self.shared.feed.answered(feed, Terms::of(&config), answer, now) {
             Ok(changed) => {
+                self.shared.metrics.count(Counter::PollOk);
                 if changed {
                     self.log_list();
                 }
                 Outcome::FeedArrived { changed }
             }
             Err(error @ FeedError::Since) => {
+                self.shared.metrics.count(Counter::PollOk);
                 self.log.add(Level::Info, format!("revocation feed: {error}"));
                 Outcome::Down
             }
             Err(error) => {
+                self.shared.metrics.count(Counter::PollError);
                 self.log.warn("revocation feed", &error.to_string(), now);
                 Outcome::Down
             }
@@ -226,8 +232,10 @@ impl Worker {
         let Some(lookup) = config.user.lookup() else {
             return Outcome::Down;
         };
+        self.shared.metrics.looked_up(now.since(asked));
         let fault = match user::read_answer(lookup, key, answer) {
             Ok(known) => {
+                self.shared.metrics.count(Counter::LookupOk);
                 let stored = Stored { fetched: asked, known };
                 self.shared.users.remember(key, stored.clone());
                 self.store(key, &stored, lookup, now);
@@ -235,6 +243,7 @@ impl Worker {
             }
             Err(error) => error,
         };
+        self.shared.metrics.count(Counter::LookupError);
         let dependency = format!("user lookup cluster={}", lookup.cluster.as_str());
         self.log.warn(&dependency, &fault.to_string(), now);
         if fault.is_outage() { Outcome::Down } else { Outcome::Senseless }

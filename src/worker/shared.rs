@@ -12,6 +12,7 @@ use crate::config::{Config, Lookup, Propagation, TokenSource};
 use crate::context::UserContext;
 use crate::headers::Edit;
 use crate::jwks::cache::{Keys, ProviderKeys};
+use crate::metrics::{Counter, Metrics};
 use crate::request::{Permit, Reference};
 use crate::revocation::blacklist::{Listed, Names};
 use crate::revocation::feed::{Feed, Known as KnownFeed};
@@ -31,6 +32,8 @@ pub struct Shared {
     pub tokens: TokenCache,
     /// Who checks signatures.
     pub crypto: Crypto,
+    /// What is counted.
+    pub metrics: Metrics,
     /// What is known of the blacklist.
     pub listed: Listed,
     /// The contexts that were signed a moment ago.
@@ -80,6 +83,7 @@ impl Shared {
         seed: u64,
     ) -> Self {
         Self {
+            metrics: Metrics::new(&config),
             tokens: TokenCache::new(config.limits.max_cached_tokens),
             listed: Listed::new(config.limits.max_cached_tokens),
             recent: Recent::new(config.limits.max_cached_tokens),
@@ -131,6 +135,16 @@ impl Shared {
         text: &[u8],
         now: UnixTime,
     ) -> Option<Result<VerifiedToken, TokenError>> {
+        let known = self.recall_token(text, now);
+        self.metrics.count(if known.is_some() { Counter::TokenHit } else { Counter::TokenMiss });
+        known
+    }
+
+    fn recall_token(
+        &mut self,
+        text: &[u8],
+        now: UnixTime,
+    ) -> Option<Result<VerifiedToken, TokenError>> {
         let (token, has_expiry) = match self.tokens.get(text, now)? {
             Remembered::Refused { error, .. } => return Some(Err(error)),
             Remembered::Active { token, .. } => (token, false),
@@ -171,6 +185,7 @@ impl Shared {
         };
         // What was revoked by a list that is too old now is not good for that.
         if self.feed.list().is_some_and(|list| list.cover(token, now)) {
+            self.metrics.count(Counter::Revoked);
             return Verdict::Revoked;
         }
         match self.feed.known(config, now) {
@@ -182,6 +197,16 @@ impl Shared {
 
     /// What is known of a user: by this worker, else by any of the process.
     pub fn user(&mut self, key: &UserKey, config: &Lookup, now: UnixTime) -> Option<Cached> {
+        let known = self.recall_user(key, config, now);
+        self.metrics.count(match known {
+            Some(Cached::Fresh(_)) => Counter::UserHit,
+            Some(Cached::Revalidate(_)) => Counter::UserStale,
+            None => Counter::UserMiss,
+        });
+        known
+    }
+
+    fn recall_user(&mut self, key: &UserKey, config: &Lookup, now: UnixTime) -> Option<Cached> {
         let since = self.user_since(key);
         match self.users.get(key, config, since, now) {
             Some(Cached::Fresh(known)) => Some(Cached::Fresh(known)),
@@ -204,7 +229,9 @@ impl Shared {
         now: UnixTime,
     ) -> Option<Rc<UserRecord>> {
         let since = self.user_since(key);
-        self.users.stand_in(key, config, since, now)
+        let record = self.users.stand_in(key, config, since, now)?;
+        self.metrics.count(Counter::UserStale);
+        Some(record)
     }
 
     /// What was asked for before this is not used of a user any more: something of theirs was revoked.
@@ -282,7 +309,9 @@ impl Shared {
 
     /// Whether these names are on the blacklist, where that is known.
     pub fn is_listed(&mut self, names: &Names, now: UnixTime) -> Option<bool> {
-        self.listed.get(names, now)
+        let known = self.listed.get(names, now);
+        self.metrics.count(if known.is_some() { Counter::ListedHit } else { Counter::ListedMiss });
+        known
     }
 
     /// An id for a request that came without one: a random UUID (RFC 9562 section 5.4).

@@ -23,6 +23,7 @@ mod hostile;
 mod keys;
 mod lookup;
 mod mesh;
+mod operations;
 mod providers;
 mod redis;
 mod revocation;

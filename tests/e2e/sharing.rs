@@ -175,7 +175,7 @@ fn a_worker_that_is_gone_is_replaced_when_its_turn_ends() {
 }
 
 /// A copy of the gateway's listener, with a VM of its own that shares its data with the others.
-fn named(gateway: &Value, name: &str) -> Value {
+pub fn named(gateway: &Value, name: &str) -> Value {
     let mut listener = gateway.clone();
     listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
     listener["name"] = json!(name);
@@ -189,7 +189,7 @@ fn named(gateway: &Value, name: &str) -> Value {
 }
 
 /// Puts a file of listeners where Envoy looks for it. Renamed into place, it is never seen in part.
-fn put_listeners(file: &Path, listeners: &[Value]) {
+pub fn put_listeners(file: &Path, listeners: &[Value]) {
     let new = file.with_extension("new");
     fs::write(&new, json!({"resources": listeners}).to_string()).unwrap();
     fs::rename(new, file).unwrap();

@@ -49,8 +49,8 @@ fn ask(
     let disposition = flow.request(&head);
     let reply = match &disposition {
         Disposition::Deny(denial) => Some(config.answers.reply(denial, &head)),
-        Disposition::Answer(reply) => Some(reply.clone()),
-        Disposition::Forward(_) | Disposition::Pause => None,
+        Disposition::Answer(reply) | Disposition::Allow(reply, _) => Some(reply.clone()),
+        Disposition::Forward(..) | Disposition::Pause => None,
     };
     (disposition, reply)
 }

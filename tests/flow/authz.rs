@@ -32,9 +32,12 @@ fn authz() -> Flow {
 #[track_caller]
 fn answered(disposition: Disposition) -> Reply {
     match disposition {
-        Disposition::Answer(reply) => reply,
-        Disposition::Forward(_) | Disposition::Deny(_) | Disposition::Pause => {
-            panic!("not answered: {disposition:?}")
+        Disposition::Allow(reply, _) => reply,
+        Disposition::Forward(..)
+        | Disposition::Answer(_)
+        | Disposition::Deny(_)
+        | Disposition::Pause => {
+            panic!("not allowed: {disposition:?}")
         }
     }
 }
@@ -171,7 +174,7 @@ fn methods_count_as_they_are_told() {
         let mut flow = Flow::with(&config).with_keys();
         flow.hop.address = Some(b"10.1.2.3:4567".to_vec());
         let disposition = flow.send("/", headers).2;
-        assert_eq!(matches!(disposition, Disposition::Answer(_)), allowed, "{headers:?}");
+        assert_eq!(matches!(disposition, Disposition::Allow(..)), allowed, "{headers:?}");
     }
 }
 

@@ -65,7 +65,7 @@ fn forged_context_is_stripped_first_on_every_kind_of_route() {
             let names: Vec<Edit> =
                 FORGED.iter().map(|(name, _)| removed(&name.to_ascii_lowercase())).collect();
             assert_eq!(strip, names, "{path}");
-            if let Disposition::Forward(edits) = disposition {
+            if let Disposition::Forward(edits, _) = disposition {
                 let mut set_names = edits.iter().filter_map(|edit| match edit {
                     Edit::Set(name, _) => Some(name.as_str()),
                     Edit::Remove(_) => None,

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod account;
 mod answers;
 mod authz;
 mod bounds;
@@ -18,6 +19,8 @@ mod context;
 mod door;
 mod exit;
 mod keys;
+mod metrics;
+mod operations;
 mod providers;
 mod redis;
 mod revocation;

@@ -396,7 +396,10 @@ pub fn only(mut released: Vec<Released>, stream: StreamId) -> Disposition {
 pub fn denied(disposition: &Disposition) -> Code {
     match disposition {
         Disposition::Deny(denial) => denial.code,
-        Disposition::Forward(_) | Disposition::Answer(_) | Disposition::Pause => {
+        Disposition::Forward(..)
+        | Disposition::Answer(_)
+        | Disposition::Allow(..)
+        | Disposition::Pause => {
             panic!("not denied: {disposition:?}")
         }
     }
@@ -405,8 +408,11 @@ pub fn denied(disposition: &Disposition) -> Code {
 #[track_caller]
 pub fn forwarded(disposition: Disposition) -> Vec<Edit> {
     match disposition {
-        Disposition::Forward(edits) => edits,
-        Disposition::Deny(_) | Disposition::Answer(_) | Disposition::Pause => {
+        Disposition::Forward(edits, _) => edits,
+        Disposition::Deny(_)
+        | Disposition::Answer(_)
+        | Disposition::Allow(..)
+        | Disposition::Pause => {
             panic!("not forwarded: {disposition:?}")
         }
     }

@@ -100,9 +100,9 @@ pub fn answer(config: &Value, vector: &Vector, now: UnixTime) -> Answer {
     let (_, head) = Stripped::strip(fields, &config.context.managed);
     let mut worker = Worker::new(config, Crypto::Module, None, 1);
     match worker.on_request(StreamId(1), &head, &Hop::default(), now) {
-        Disposition::Forward(_) => (200, String::new()),
+        Disposition::Forward(..) => (200, String::new()),
         Disposition::Deny(denial) => (denial.code.status(), denial.code.name().to_owned()),
-        Disposition::Answer(_) | Disposition::Pause => {
+        Disposition::Answer(_) | Disposition::Allow(..) | Disposition::Pause => {
             panic!("{}: there is nothing to wait for, or to be served", vector.id)
         }
     }

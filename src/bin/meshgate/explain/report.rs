@@ -52,8 +52,9 @@ fn write_text(out: &mut String, run: &Run, told: &Told, question: &Question) -> 
         Disposition::Deny(denial) => {
             writeln!(out, "refused: {} {}", denial.code.status(), denial.code.name())?;
         }
-        Disposition::Forward(_) => writeln!(out, "allowed; the upstream sees:")?,
+        Disposition::Forward(..) => writeln!(out, "allowed; the upstream sees:")?,
         Disposition::Answer(_) => writeln!(out, "answered by the filter itself")?,
+        Disposition::Allow(..) => writeln!(out, "allowed; the proxy that asks is told so")?,
         Disposition::Pause => writeln!(out, "it would wait")?,
     }
     for (name, value) in upstream(run, question) {
@@ -102,7 +103,7 @@ pub fn json(run: &Run, told: &Told, question: &Question) -> String {
         })
         .collect();
     let upstream: Option<Vec<Value>> =
-        matches!(run.disposition, Disposition::Forward(_)).then(|| {
+        matches!(run.disposition, Disposition::Forward(..)).then(|| {
             let headers = upstream(run, question);
             headers.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
         });
@@ -146,7 +147,7 @@ fn pseudo(question: &Question, name: &str) -> String {
 /// The headers that the upstream would see. Values are shown of those that meshgate sets; others may be
 /// secrets of the client's, and the service's own token is one.
 fn upstream(run: &Run, question: &Question) -> Vec<(String, String)> {
-    let Disposition::Forward(edits) = &run.disposition else {
+    let Disposition::Forward(edits, _) = &run.disposition else {
         return Vec::new();
     };
     let mut fields: Vec<(String, Vec<u8>)> =

@@ -62,7 +62,10 @@ impl Run {
     pub fn denial(&self) -> Option<&Denial> {
         match &self.disposition {
             Disposition::Deny(denial) => Some(denial),
-            Disposition::Forward(_) | Disposition::Answer(_) | Disposition::Pause => None,
+            Disposition::Forward(..)
+            | Disposition::Answer(_)
+            | Disposition::Allow(..)
+            | Disposition::Pause => None,
         }
     }
 
@@ -70,8 +73,8 @@ impl Run {
     pub fn reply(&self) -> Option<Reply> {
         let mut reply = match &self.disposition {
             Disposition::Deny(denial) => self.config.answers.reply(denial, &self.head),
-            Disposition::Answer(reply) => reply.clone(),
-            Disposition::Forward(_) | Disposition::Pause => return None,
+            Disposition::Answer(reply) | Disposition::Allow(reply, _) => reply.clone(),
+            Disposition::Forward(..) | Disposition::Pause => return None,
         };
         for (name, value) in &mut reply.headers {
             if name == TXN_TOKEN {
