@@ -5,7 +5,7 @@
 //! VM traps; where one is shut down in order, it is told (`Report::last`).
 //!
 //! Envoy's metrics belong to the process, and each worker has a VM of its own, so a metric says one thing of
-//! all workers, by its [`Way`]: counters and most gauges are sums, to which each worker adds its part; an age
+//! all workers, by its `Way`: counters and most gauges are sums, to which each worker adds its part; an age
 //! is that of the oldest thing that any of them holds.
 
 use std::cell::{Cell, RefCell};
