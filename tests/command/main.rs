@@ -17,4 +17,5 @@ mod explain;
 mod flow;
 mod keygen;
 mod schema;
+mod shipped;
 mod support;

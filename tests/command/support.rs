@@ -110,7 +110,8 @@ pub fn shown_configs() -> Vec<(PathBuf, Value)> {
     all
 }
 
-fn within(value: &Value) -> Vec<&Value> {
+/// The filter configs within a document: Istio's `pluginConfig` and Envoy's `configuration.value`.
+pub fn within(value: &Value) -> Vec<&Value> {
     match value {
         Value::Object(members) => members
             .iter()

@@ -28,7 +28,6 @@ mod rfc8725;
 mod rules;
 mod shared_users;
 mod sharing;
-mod shipped;
 mod support;
 mod tokens;
 mod txn_token;

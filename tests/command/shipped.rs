@@ -1,41 +1,14 @@
-//! The configs that users copy are configs that the filter takes.
+//! What `meshgate check` cannot see of the files that users copy: the parts that are commented out, and whether files fit
+//! each other.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use harness::testbed::with_parts;
 use meshgate::config::Config;
 use serde_json::{Value, json};
 
-/// Every YAML file below `dir`.
-fn yaml_files(dir: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(yaml_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "yaml") {
-            files.push(path);
-        }
-    }
-    files
-}
-
-/// The filter configs within a document: Istio's `pluginConfig` and Envoy's `configuration.value`.
-fn filter_configs(value: &Value) -> Vec<&Value> {
-    match value {
-        Value::Object(members) => members
-            .iter()
-            .flat_map(|(name, member)| match name.as_str() {
-                "pluginConfig" => vec![member],
-                "configuration" => vec![&member["value"]],
-                _ => filter_configs(member),
-            })
-            .collect(),
-        Value::Array(items) => items.iter().flat_map(filter_configs).collect(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
-    }
-}
+use crate::support::within;
 
 #[track_caller]
 fn assert_accepted(config: &Value, place: &str) {
@@ -54,21 +27,6 @@ fn assert_accepted(config: &Value, place: &str) {
 
 fn documents(yaml: &str) -> Vec<Value> {
     yaml.split("\n---\n").map(|text| yaml_serde::from_str(text).unwrap()).collect()
-}
-
-#[test]
-fn every_config_under_envoy_is_accepted() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut found = 0;
-    for file in yaml_files(&root.join("envoy")) {
-        for document in documents(&fs::read_to_string(&file).unwrap()) {
-            for config in filter_configs(&document) {
-                assert_accepted(config, &file.display().to_string());
-                found += 1;
-            }
-        }
-    }
-    assert!(found >= 2, "found {found} configs");
 }
 
 /// The e2e tests run the signed context and the service tokens with these very lines, too.
@@ -92,7 +50,7 @@ fn every_part_that_is_commented_out_under_envoy_can_be_had() {
     for (file, parts, places) in cases {
         let text = fs::read_to_string(root.join(file)).unwrap();
         for document in documents(&with_parts(&text, parts)) {
-            for config in filter_configs(&document) {
+            for config in within(&document) {
                 assert_accepted(config, &format!("{file} with {parts:?}"));
                 for place in places {
                     assert!(config.pointer(place).is_some(), "{file}: no {place} with {parts:?}");
@@ -103,31 +61,10 @@ fn every_part_that_is_commented_out_under_envoy_can_be_had() {
 }
 
 #[test]
-fn every_config_in_the_documents_is_accepted() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut found = 0;
-    for file in [
-        "README.md",
-        "docs/authz.md",
-        "docs/configuration.md",
-        "docs/migration.md",
-        "docs/revocation.md",
-    ] {
-        let text = fs::read_to_string(root.join(file)).unwrap();
-        for block in text.split("```yaml\n").skip(1) {
-            let block = block.split("```").next().unwrap();
-            assert_accepted(&yaml_serde::from_str(block).unwrap(), file);
-            found += 1;
-        }
-    }
-    assert!(found >= 3, "found {found} configs");
-}
-
-#[test]
 fn those_who_ask_pass_every_context_header_of_the_auth_service_on() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("envoy");
     let service = documents(&fs::read_to_string(root.join("authz.yaml")).unwrap());
-    let context = filter_configs(&service[0])[0]["context"]["headers"].as_object().unwrap();
+    let context = within(&service[0])[0]["context"]["headers"].as_object().unwrap();
     assert!(context.len() >= 4, "{context:?}");
     let nginx = fs::read_to_string(root.join("nginx/auth_request.conf")).unwrap().to_lowercase();
     let client = fs::read_to_string(root.join("authz-client.yaml")).unwrap();
