@@ -487,7 +487,7 @@ impl<E: Embedder> Keeper<E> {
             }
             self.make_calls();
             for (level, line) in self.worker.take_log() {
-                self.embedder.log(level, &line);
+                self.log(level, &line);
             }
         }
     }
@@ -534,9 +534,14 @@ impl<E: Embedder> Keeper<E> {
             let call = Call { id: dispatch.id, request: dispatch.request, inbox };
             // Should the embedder panic, its call is dropped, which ends it. The gate stays.
             if catch_unwind(AssertUnwindSafe(|| self.embedder.fetch(call))).is_err() {
-                self.embedder.log(Level::Warn, "the embedder panicked over a call");
+                self.log(Level::Warn, "the embedder panicked over a call");
             }
         }
+    }
+
+    /// A log that is gone must not end the gate: `eprintln!` panics where stderr is closed.
+    fn log(&mut self, level: Level, line: &str) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.embedder.log(level, line)));
     }
 }
 

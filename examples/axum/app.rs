@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::routing::get;
@@ -57,7 +56,11 @@ async fn me(Extension(context): Extension<Context>, request: Request) -> Json<Va
 }
 
 /// Lets through what the gate admits, as the gate edits it.
-async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -> Response<Body> {
+pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -> Response<Body> {
+    // Handlers may read the target or the header, so there is one host, which is decided on.
+    if let Some(host) = host(&request) {
+        request.headers_mut().insert(header::HOST, host);
+    }
     // Over a connection with client certificates, `mode: service` is told here whose it was.
     match gate.check(head(&request), Hop::default()).await {
         Decision::Admit(admission) if apply(&mut request, admission.edits()) => {
@@ -70,12 +73,18 @@ async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
     }
 }
 
+/// The host that a request is for: its target's, whatever the header says (RFC 9112 section 3.2.2).
+fn host(request: &Request) -> Option<HeaderValue> {
+    match request.uri().authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => request.headers().get(header::HOST).cloned(),
+    }
+}
+
 fn head(request: &Request) -> Head {
-    let uri = request.uri();
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = uri.authority().map(Authority::as_str).or(host).unwrap_or_default();
-    let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    let head = Head::new(request.method().as_str(), authority, target);
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let head = Head::new(request.method().as_str(), host.unwrap_or_default(), target);
     request
         .headers()
         .iter()
@@ -103,8 +112,19 @@ fn apply(request: &mut Request, edits: &[Edit]) -> bool {
 
 fn response(reply: Reply) -> Response<Body> {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = with_status(status, Body::from(reply.body));
-    for (name, value) in reply.headers {
+    let mut headers = reply.headers;
+    // Without a status of its own, a gRPC client would be told nothing but 200.
+    let body = match reply.grpc_status {
+        Some(status) => {
+            headers.push(("content-type".into(), "application/grpc".to_owned()));
+            headers.push(("grpc-status".into(), status.to_string()));
+            headers.push(("grpc-message".into(), reply.body));
+            Body::empty()
+        }
+        None => Body::from(reply.body),
+    };
+    let mut response = with_status(status, body);
+    for (name, value) in headers {
         let name = HeaderName::from_bytes(name.as_bytes()).ok();
         if let Some((name, value)) = name.zip(HeaderValue::from_str(&value).ok()) {
             response.headers_mut().insert(name, value);

@@ -51,14 +51,16 @@ impl Cors {
     }
 
     /// Whether the request is an allowed site's preflight, as Fetch makes them ("CORS-preflight fetch"): an
-    /// `OPTIONS` with an origin and the method to come, without a body. One of another site is a request like
-    /// any other, so that the rules alone say what becomes of it.
+    /// `OPTIONS` with an origin and the method to come, without a body, and no way to another protocol, on which
+    /// nobody here would see what is said. One of another site is a request like any other, so that the rules
+    /// alone say what becomes of it.
     #[must_use]
     pub fn is_preflight(&self, head: &Stripped) -> bool {
         head.value(":method") == Some(b"OPTIONS")
             && only(head, "access-control-request-method").is_some_and(|method| !method.is_empty())
             && head.value("content-length").is_none_or(|length| length == b"0")
             && head.value("transfer-encoding").is_none()
+            && head.value("upgrade").is_none()
             && self.allowed(head).is_some()
     }
 

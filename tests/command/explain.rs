@@ -1,6 +1,8 @@
 //! What the command tells of a request is what the filter does with it, and never has a token in it.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -497,6 +499,11 @@ fn a_token_among_the_arguments_is_refused_and_not_repeated() {
         vec!["--header", &format!("authorization: Bearer {token}")],
         vec!["--path", &format!("/x?access_token={token}")],
         vec!["--user-status", &token],
+        vec![&format!("--user-status={token}")],
+        vec![&format!("--at=2026-01-01,{token}"), "--blacklist", &format!("no {token}")],
+        vec!["--user", &token],
+        vec!["--jwks", &format!("clerk={token}")],
+        vec!["--mode", &token],
     ] {
         let output = command()
             .arg("explain")
@@ -508,6 +515,26 @@ fn a_token_among_the_arguments_is_refused_and_not_repeated() {
         assert_eq!(output.status.code(), Some(2), "{}", written(&output));
         let parts: Vec<&str> = token.split('.').collect();
         assert!(!parts.iter().any(|part| written(&output).contains(part)), "{}", written(&output));
+    }
+}
+
+#[test]
+fn no_command_repeats_a_token_whatever_it_is_taken_for() {
+    let token = Key::new("k1").token(&claims());
+    // A byte that is no UTF-8, as from a terminal of another encoding.
+    let odd = OsString::from_vec([token.as_bytes(), b"\xff"].concat());
+    let file = OsString::from(format!("/nowhere/{token}"));
+    for arguments in [
+        vec!["check".into(), OsString::from(&token)],
+        vec!["explain".into(), "--config".into(), file.clone()],
+        vec!["keygen".into(), "sharing".into(), "--out".into(), file],
+        vec!["keygen".into(), odd.clone()],
+        vec![odd],
+    ] {
+        let output = command().args(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", written(&output));
+        let told = written(&output);
+        assert!(!token.split('.').any(|part| told.contains(part)), "{told}");
     }
 }
 

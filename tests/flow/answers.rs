@@ -122,6 +122,7 @@ fn what_is_no_allowed_preflight_is_a_request_like_any_other() {
             ("another method", "POST", preflight(SITE)),
             ("another case", "options", preflight(SITE)),
             ("with a body", "OPTIONS", [preflight(SITE), vec![("content-length", "5")]].concat()),
+            ("an upgrade", "OPTIONS", [preflight(SITE), vec![("upgrade", "websocket")]].concat()),
             (
                 "with a body of any length",
                 "OPTIONS",

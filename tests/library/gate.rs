@@ -9,6 +9,7 @@ use harness::idp::{Key, seed_claims};
 use meshgate::boundary::peer::Hop;
 use meshgate::callout::Failure;
 use meshgate::embed::{Call, Decision, Embedder, Gate, Head, StartError};
+use meshgate::log::Level;
 use serde_json::{Value, json};
 
 /// Longer than anything here takes.
@@ -182,6 +183,29 @@ fn an_embedder_that_panics_loses_its_call_alone() {
     assert_eq!(code(gate.check(head, Hop::default()).wait()), "keys_unavailable");
     let open = gate.check(Head::new("GET", "h", "/open"), Hop::default()).wait();
     assert!(matches!(open, Decision::Admit(admission) if admission.context().iter().count() == 0));
+}
+
+/// An embedder that loses its calls, and whose log is gone, as `eprintln!` where nobody reads it.
+struct Mute;
+
+impl Embedder for Mute {
+    fn fetch(&mut self, _: Call) {}
+
+    fn log(&mut self, _: Level, _: &str) {
+        panic!("as the test wants it");
+    }
+}
+
+#[test]
+fn a_log_that_is_gone_takes_no_gate_with_it() {
+    let mut config = crate::app::config();
+    config["rules"] = json!([{"match": {"path": "/open"}, "require": "anonymous"}]);
+    let gate = Gate::start(config.to_string().as_bytes(), Mute).unwrap();
+    let token = Key::es256("k1").token(&seed_claims("a"));
+    let head = Head::new("GET", "h", "/me").with("authorization", format!("Bearer {token}"));
+    assert_eq!(code(gate.check(head, Hop::default()).wait()), "keys_unavailable");
+    let open = gate.check(Head::new("GET", "h", "/open"), Hop::default()).wait();
+    assert!(matches!(open, Decision::Admit(_)), "{open:?}");
 }
 
 #[test]

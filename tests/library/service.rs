@@ -1,12 +1,17 @@
 //! The example's router, asserted at its handlers.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 
+use axum::Router;
+use axum::http::HeaderMap;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
 use harness::client::{Request, Response};
 use harness::idp::{Idp, now, seed_claims};
 use harness::users::Users;
-use meshgate::embed::Gate;
+use meshgate::embed::{Call, Gate};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -107,6 +112,45 @@ fn refusals_are_what_a_sidecar_would_answer() {
 
     let response = Request::get(service.address, "/healthz").send();
     assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+}
+
+#[test]
+fn a_grpc_client_is_refused_in_its_own_words_and_not_with_a_bare_200() {
+    let service = Service::start();
+    let response = Request::get(service.address, "/me")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .send();
+    let status = response.header("grpc-status").map(String::from_utf8_lossy);
+    assert_eq!(status.as_deref(), Some("16"), "{} {}", response.status, response.text());
+    assert_eq!(response.header("content-type"), Some(&b"application/grpc"[..]));
+    let message = String::from_utf8_lossy(response.header("grpc-message").unwrap());
+    assert!(message.starts_with("token_missing: "), "{message}");
+    assert_eq!((response.status, response.text().as_str()), (200, ""));
+}
+
+#[test]
+fn a_handler_sees_the_host_that_was_decided_on_and_no_other() {
+    let mut config = crate::app::config();
+    config["rules"] = json!([{"match": {"hosts": ["public.example"]}, "require": "anonymous"}]);
+    let runtime = Runtime::new().unwrap();
+    let gate = Gate::start(config.to_string().as_bytes(), |_: Call| ()).unwrap();
+    let hosts = |headers: HeaderMap| async move { format!("{:?}", headers.get_all("host")) };
+    let router =
+        Router::new().route("/", get(hosts)).layer(from_fn_with_state(gate, crate::app::guard));
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    runtime.spawn(async move { axum::serve(listener, router).await });
+    for head in [
+        "GET http://public.example/ HTTP/1.1\r\nhost: admin.example\r\n",
+        "GET / HTTP/1.1\r\nhost: public.example\r\nhost: admin.example\r\n",
+    ] {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "{head}connection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(!answer.contains("admin.example"), "{head}{answer}");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use meshgate::config::{Config, Problem};
 use serde_json::{Value, json};
 
 use super::document::{self, Plugin, Site, Written};
+use super::say_error;
 use super::surroundings::{self, Remark};
 use super::yaml::{self, Node, Place};
 
@@ -93,7 +94,7 @@ pub fn run(args: &Args) -> ExitCode {
                 findings.append(&mut found);
             }
             Err(error) => {
-                complain(&format!("meshgate: {}: {error}\n", file.display()));
+                say_error(&format!("meshgate: {}: {error}", file.display()));
                 all_read = false;
             }
         }
@@ -116,11 +117,6 @@ pub fn run(args: &Args) -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
-}
-
-fn complain(message: &str) {
-    // There is no other place to say that this one is closed.
-    let _ = io::stderr().write_all(message.as_bytes());
 }
 
 fn read(file: &Path) -> io::Result<String> {

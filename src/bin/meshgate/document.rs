@@ -221,6 +221,18 @@ pub fn looks_like_token(text: &str) -> bool {
     text.contains("eyJ") && text.matches('.').count() >= 2
 }
 
+/// The text with something else for each JWT in it.
+pub fn without_tokens(text: &str) -> String {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let words = text.split_inclusive(|c| !is_part(c));
+    words
+        .map(|word| {
+            let end = word.trim_start_matches(is_part);
+            if looks_like_token(word) { format!("(a token){end}") } else { word.to_owned() }
+        })
+        .collect()
+}
+
 /// Whether this is Envoy's or Kubernetes's, so not a bare config.
 fn is_whole_file(document: &Node) -> bool {
     ["static_resources", "staticResources", "apiVersion", "@type"]

@@ -42,10 +42,7 @@ fn main() -> ExitCode {
         Ok(Cli { command: Command::Explain(arguments) }) => explain::run(&arguments),
         Ok(Cli { command: Command::Keygen(arguments) }) => keygen::run(&arguments),
         Err(error) => {
-            // It quotes what it does not understand, which may be a token that was pasted.
-            let text = std::env::args()
-                .filter(|argument| document::looks_like_token(argument))
-                .fold(error.render().to_string(), |text, token| text.replace(&token, "(a token)"));
+            let text = error.render().to_string();
             if error.use_stderr() {
                 say_error(text.trim_end());
                 ExitCode::from(USAGE)
@@ -62,9 +59,10 @@ fn say(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// Writes a line to stderr.
+/// Writes a line to stderr. It may quote an argument, such as the name of a file that is not there, and that may
+/// be a token that was pasted.
 fn say_error(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", document::without_tokens(text));
 }
 
 /// Tells what cannot be done with these arguments.
