@@ -8,6 +8,7 @@
 mod host;
 mod path;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -181,8 +182,12 @@ impl Rules {
             forward_token: true,
             rules: Vec::new(),
         };
+        // Finding the readings is what costs: targets that follow each other with one path share them.
+        let mut last: Option<(&[u8], BTreeSet<String>)> = None;
         for target in targets {
-            let Some(readings) = readings(target.path) else {
+            let known = last.take().filter(|(path, _)| *path == target.path);
+            let found = known.map(|(_, readings)| readings).or_else(|| readings(target.path));
+            let Some(readings) = found else {
                 demand.level = Level::Nobody;
                 return demand;
             };
@@ -190,6 +195,7 @@ impl Rules {
             for reading in &readings {
                 self.add(&mut demand, target.method, &host, reading, forward_token);
             }
+            last = Some((target.path, readings));
         }
         demand
     }
@@ -646,6 +652,13 @@ mod tests {
         }
         let long = "/%61".repeat(5_000);
         assert_eq!(demand(&rules, "GET", "a", &long).level, Level::Nobody);
+        // Each of many readings is gone through several times: many are for short paths.
+        let many = "/%5c/..;/%252e%252e%3b/";
+        assert_eq!(demand(&rules, "GET", "a", many).level, Level::User);
+        let long = many.to_owned() + &"/a".repeat(4_000);
+        assert_eq!(demand(&rules, "GET", "a", &long).level, Level::Nobody);
+        let few = "/public/a%20b".to_owned() + &"/a".repeat(4_000);
+        assert_eq!(demand(&rules, "GET", "a", &few).level, Level::Anonymous);
         let plain = "/public/".to_owned() + &"a".repeat(50_000);
         assert_eq!(demand(&rules, "GET", "a", &plain).level, Level::Anonymous);
     }

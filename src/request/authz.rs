@@ -77,13 +77,13 @@ impl Asked {
         Ok(Self { head, methods, hosts, paths })
     }
 
-    /// Each request that may be meant.
+    /// Each request that may be meant. Those of one path follow each other: the rules then read it once.
     #[must_use]
     pub fn targets(&self) -> Vec<Target<'_>> {
         let mut targets = Vec::new();
-        for method in &self.methods {
+        for path in &self.paths {
             for host in &self.hosts {
-                targets.extend(self.paths.iter().map(|path| Target { method, host, path }));
+                targets.extend(self.methods.iter().map(|method| Target { method, host, path }));
             }
         }
         targets
@@ -160,6 +160,9 @@ pub(super) fn allowed(
             }
         }
     }
+    // A config may itself spell a header with `_`. Envoy sets first and removes then, so that a client who sends
+    // that name would take off what is said of it.
+    unset.retain(|name| !headers.iter().any(|(set, _)| set == name));
     headers.push(("x-request-id".into(), request_id.to_owned()));
     headers.push((Cow::Borrowed(TO_REMOVE), unset.join(",")));
     Reply { status: 200, grpc_status: None, headers, body: String::new() }

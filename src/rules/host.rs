@@ -77,7 +77,7 @@ impl FromStr for HostPattern {
 pub(super) struct Host {
     /// In lower case.
     text: String,
-    /// The same without a port and a dot at its end.
+    /// The same without a port and the dots at its end.
     name: String,
     /// Whether it has only signs that hosts have.
     is_plain: bool,
@@ -91,7 +91,7 @@ impl Host {
             // An IPv6 address without a port ends with a bracket.
             Some(_) | None => text.as_str(),
         };
-        let name = name.strip_suffix('.').unwrap_or(name).to_owned();
+        let name = name.trim_end_matches('.').to_owned();
         let is_address =
             name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|inner| {
                 inner.bytes().all(|b| b.is_ascii_hexdigit() || b":.".contains(&b))
@@ -115,6 +115,7 @@ mod tests {
             ("api.example.com", "api.example.com:8443", Maybe),
             ("api.example.com", "api.example.com.", Maybe),
             ("api.example.com", "api.example.com.:443", Maybe),
+            ("api.example.com", "api.example.com..", Maybe),
             ("api.example.com:8443", "api.example.com:8443", Yes),
             ("api.example.com:8443", "api.example.com:8444", No),
             ("api.example.com:8443", "api.example.com", No),

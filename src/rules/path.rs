@@ -106,6 +106,10 @@ fn fits(template: &[Segment], path: &str) -> bool {
 const MAX_READINGS: usize = 64;
 /// See [`MAX_READINGS`]; in bytes.
 const MAX_ODD_PATH: usize = 8_192;
+/// Most bytes of all readings of one path together. Each costs some passes over all of it, so that a long path
+/// with many readings, which anybody can send, would hold a worker up for tens of milliseconds. A path of
+/// 1 KiB may have as many as there may be, the longest eight.
+const MAX_READ_BYTES: usize = 65_536;
 
 /// Every way in which the path of `target` may be read. `None` where there are too many.
 ///
@@ -123,6 +127,7 @@ pub(super) fn readings(target: &[u8]) -> Option<BTreeSet<String>> {
     }
     // With each reading goes how often it was decoded: a router and an upstream may each do it once.
     let mut found = BTreeSet::from([(as_sent.clone(), 0)]);
+    let mut read_bytes = as_sent.len();
     let mut open = vec![(as_sent, 0)];
     while let Some((text, decoded)) = open.pop() {
         let mut steps = vec![
@@ -138,10 +143,11 @@ pub(super) fn readings(target: &[u8]) -> Option<BTreeSet<String>> {
         }
         for step in steps {
             if found.insert(step.clone()) {
+                read_bytes += step.0.len();
                 open.push(step);
             }
         }
-        if found.len() > MAX_READINGS {
+        if found.len() > MAX_READINGS || read_bytes > MAX_READ_BYTES {
             return None;
         }
     }

@@ -113,6 +113,24 @@ fn a_yes_names_other_spellings_of_context_headers_for_removal() {
 }
 
 #[test]
+fn a_client_cannot_have_a_header_removed_that_the_answer_sets() {
+    let mut config = authz_config();
+    config["context"] =
+        json!({"headers": {"x_user_plan": {"user": "/role"}, "x-user-id": {"user": "/id"}}});
+    let mut flow = Flow::with(&config).with_keys();
+    let bearer = format!("Bearer {}", flow.token());
+    let (stream, _, disposition) = flow
+        .send("/api/videos", &[("authorization", bearer.as_bytes()), ("x_user_plan", b"forged")]);
+    assert_eq!(disposition, Disposition::Pause);
+    let call = flow.call();
+    let released = flow.answer(call.id, 200, record().to_string().as_bytes());
+    let reply = answered(crate::support::only(released, stream));
+    assert_eq!(header(&reply, "x_user_plan"), Some("USER"));
+    let removed = header(&reply, "x-envoy-auth-headers-to-remove").unwrap();
+    assert!(removed.split(',').all(|name| name != "x_user_plan"), "{removed}");
+}
+
+#[test]
 fn a_token_that_is_forwarded_is_not_named_for_removal() {
     let mut config = authz_config();
     config["rules"] =
