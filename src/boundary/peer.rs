@@ -63,18 +63,17 @@ impl FromStr for Network {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, BadName> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, bits.parse::<u32>().ok()),
-            None => (text, Some(u32::MAX)),
+        let bad = || {
+            BadName(format!("`{text}` is neither an IP address nor a range such as `10.0.0.0/8`"))
         };
-        let whole = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
-        match (address.parse::<IpAddr>(), bits) {
-            (Ok(address), Some(u32::MAX)) => Ok(Self { address, bits: whole(address) }),
-            (Ok(address), Some(bits)) if bits <= whole(address) => Ok(Self { address, bits }),
-            (Ok(_) | Err(_), _) => Err(BadName(format!(
-                "`{text}` is neither an IP address nor a range such as `10.0.0.0/8`"
-            ))),
-        }
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits.parse().map_err(|_| bad())?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| bad())?;
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(whole);
+        (bits <= whole).then_some(Self { address, bits }).ok_or_else(bad)
     }
 }
 

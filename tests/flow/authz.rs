@@ -293,6 +293,10 @@ fn configs_are_told_what_is_wrong() {
             "authz.peers[0].address: `10.0.0.0/33`",
         ),
         (
+            json!({"authz": {"peers": [{"address": "10.0.0.0/4294967295"}]}}),
+            "authz.peers[0].address: `10.0.0.0/4294967295`",
+        ),
+        (
             json!({"authz": {"peers": [{"address": "gateway"}]}}),
             "authz.peers[0].address: `gateway`",
         ),

@@ -132,7 +132,7 @@ fn a_grpc_client_is_refused_in_its_own_words_and_not_with_a_bare_200() {
 #[test]
 fn a_handler_sees_the_host_that_was_decided_on_and_no_other() {
     let mut config = crate::app::config();
-    config["rules"] = json!([{"match": {"hosts": ["public.example"]}, "require": "anonymous"}]);
+    config["rules"] = json!([{"match": {"path_prefix": "/", "hosts": ["public.example"]}, "require": "anonymous"}]);
     let runtime = Runtime::new().unwrap();
     let gate = Gate::start(config.to_string().as_bytes(), |_: Call| ()).unwrap();
     let hosts = |headers: HeaderMap| async move { format!("{:?}", headers.get_all("host")) };
