@@ -119,7 +119,7 @@ fn a_trap_does_not_go_unnoticed() {
     assert_eq!(bed.get("/api/videos/1").send().status, 503);
     let noticed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bed.no_traps()));
     assert!(noticed.is_err(), "{}", bed.envoy.log());
-    bed.envoy.wait_for_log("503 wasm_fail_stream", std::time::Duration::from_secs(10));
+    bed.envoy.wait_for_log(r#""details":"wasm_fail_stream""#, std::time::Duration::from_secs(10));
     assert_eq!(bed.upstream.requests(), 0);
 }
 
