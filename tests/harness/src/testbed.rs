@@ -75,12 +75,19 @@ impl Testbed {
 /// clusters at these addresses. `change` makes it another one.
 #[track_caller]
 pub fn edge(file: &str, clusters: &[(&str, SocketAddr)], change: impl FnOnce(&mut Value)) -> Envoy {
+    let mut bootstrap = bootstrap(file, clusters);
+    change(&mut bootstrap);
+    Launch::new(bootstrap).start()
+}
+
+/// A file of `envoy/`, on free ports, with its clusters at these addresses.
+#[track_caller]
+pub fn bootstrap(file: &str, clusters: &[(&str, SocketAddr)]) -> Value {
     let mut bootstrap = shipped(file);
     for (name, address) in clusters {
         assert!(point(&mut bootstrap, name, *address), "no cluster `{name}`");
     }
-    change(&mut bootstrap);
-    Launch::new(bootstrap).start()
+    bootstrap
 }
 
 /// A testbed in the making: everything but Envoy runs already.
@@ -247,7 +254,7 @@ pub(crate) fn filter_config(bootstrap: &mut Value, mut change: impl FnMut(&mut V
 
 /// Builds the module, and has every filter load it that a test has not given another.
 #[track_caller]
-pub(crate) fn load_module(bootstrap: &mut Value) {
+pub fn load_module(bootstrap: &mut Value) {
     wasm_filters(bootstrap, &mut |wasm| {
         let filename = &mut wasm["config"]["vm_config"]["code"]["local"]["filename"];
         if filename == MODULE {
