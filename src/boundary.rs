@@ -12,7 +12,8 @@ pub mod txn_token;
 
 use crate::config::names::is_header_value;
 use crate::config::{Boundary, Context, ContextHeader, ServiceTokens, ValueSource};
-use crate::headers::Field;
+use crate::context::texts;
+use crate::headers::{Field, are_alike};
 use crate::token::VerifiedToken;
 use crate::user::UserRecord;
 use peer::{Hop, SpiffeId};
@@ -99,8 +100,9 @@ pub fn identify(
             let claims = token.claims();
             let name = claims.text("sub").filter(|name| is_header_value(name));
             let name = name.ok_or(Distrust::Nameless)?;
-            let held = crate::context::texts(claims.members(), "permissions");
-            if !config.permissions.iter().all(|permission| held.contains(permission)) {
+            let held = texts(claims.members(), "permissions");
+            let holds = |permission: &String| held.clone().any(|held| held == permission);
+            if !config.permissions.iter().all(holds) {
                 return Err(Distrust::Permission);
             }
             // A token that was stolen from another service is worth nothing here.
@@ -122,7 +124,7 @@ pub fn identify(
 }
 
 fn is_service_name(field: &Field) -> bool {
-    crate::headers::canonical(&field.name) == SERVICE_NAME
+    are_alike(&field.name, SERVICE_NAME)
 }
 
 /// What a hop said of the user: the context headers that it sent, each with one legal value.
@@ -155,9 +157,7 @@ impl AssertedContext {
         let mut values = Vec::new();
         for header in &config.headers {
             let name = header.name.as_str();
-            let alike = |field: &&Field| {
-                crate::headers::canonical(&field.name) == crate::headers::canonical(name)
-            };
+            let alike = |field: &&Field| are_alike(&field.name, name);
             let mut found = fields.iter().filter(alike);
             match (found.next(), found.next()) {
                 (None, _) => {}

@@ -1,16 +1,20 @@
 //! A map that never holds more than it may: the one container for what strangers make grow.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash, RandomState};
+
+use hashbrown::HashTable;
 
 /// A cache of at most `capacity` entries, of which half is for those that were used again.
 ///
 /// An entry begins among those seen once and moves when it is first asked for. So a flood of entries
 /// that nobody asks for again, be it a scan or an attack, pushes out only its like.
+///
+/// Keys are hashed with a random seed, once for each call: a token is long, and every request has one.
 pub struct BoundedMap<K, V> {
     once: Generations<K, V>,
     again: Generations<K, V>,
+    seed: RandomState,
 }
 
 impl<K: Eq + Hash, V> BoundedMap<K, V> {
@@ -18,7 +22,11 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let quarter = (capacity / 4).max(1);
-        Self { once: Generations::new(quarter), again: Generations::new(quarter) }
+        Self {
+            once: Generations::new(quarter),
+            again: Generations::new(quarter),
+            seed: RandomState::new(),
+        }
     }
 
     /// The entry of `key`, which thereby counts as used.
@@ -26,10 +34,11 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        if let Some((key, value)) = self.once.take(key) {
-            self.again.insert(key, value);
+        let hash = self.seed.hash_one(key);
+        if !self.again.freshen(hash, key) {
+            self.again.insert(self.once.take(hash, key)?);
         }
-        self.again.get(key)
+        self.again.peek(hash, key)
     }
 
     /// The entry of `key`, which does not count as used.
@@ -38,16 +47,15 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.once.peek(key).or_else(|| self.again.peek(key))
+        let hash = self.seed.hash_one(key);
+        self.once.peek(hash, key).or_else(|| self.again.peek(hash, key))
     }
 
     /// Puts `value` under `key`, and drops what there is then no room for.
     pub fn insert(&mut self, key: K, value: V) {
-        if self.again.get(&key).is_some() {
-            self.again.insert(key, value);
-        } else {
-            self.once.insert(key, value);
-        }
+        let hash = self.seed.hash_one(&key);
+        let to = if self.again.freshen(hash, &key) { &mut self.again } else { &mut self.once };
+        to.insert(Entry { hash, key, value });
     }
 
     /// How many entries there are.
@@ -63,57 +71,81 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
     }
 }
 
+struct Entry<K, V> {
+    /// So that a table that grows need not hash it again.
+    hash: u64,
+    key: K,
+    value: V,
+}
+
 /// At most twice `size` entries, in two generations.
 ///
 /// New and used entries live in the young one. When that is full, it becomes the old one, and what was
 /// old goes. So an entry that is used once in `size` insertions stays, and nothing has to be sorted.
 struct Generations<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+    young: HashTable<Entry<K, V>>,
+    old: HashTable<Entry<K, V>>,
     size: usize,
 }
 
 impl<K: Eq + Hash, V> Generations<K, V> {
     fn new(size: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), size }
+        Self { young: HashTable::new(), old: HashTable::new(), size }
     }
 
-    fn get<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&V>
+    /// Counts an entry as used. Whether there is one.
+    fn freshen<Q: Eq + ?Sized>(&mut self, hash: u64, key: &Q) -> bool
     where
         K: Borrow<Q>,
     {
-        if !self.young.contains_key(key) {
-            let (key, value) = self.old.remove_entry(key)?;
-            self.insert(key, value);
+        if self.young.find(hash, is(key)).is_some() {
+            return true;
         }
-        self.young.get(key)
+        let old = remove(&mut self.old, hash, key);
+        let is_there = old.is_some();
+        old.into_iter().for_each(|entry| self.insert(entry));
+        is_there
     }
 
-    fn peek<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
+    fn peek<Q: Eq + ?Sized>(&self, hash: u64, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
-        self.young.get(key).or_else(|| self.old.get(key))
+        let found = self.young.find(hash, is(key)).or_else(|| self.old.find(hash, is(key)));
+        found.map(|entry| &entry.value)
     }
 
-    fn insert(&mut self, key: K, value: V) {
-        self.old.remove(&key);
-        if self.young.len() >= self.size && !self.young.contains_key(&key) {
+    fn insert(&mut self, entry: Entry<K, V>) {
+        self.take(entry.hash, &entry.key);
+        if self.young.len() >= self.size {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(key, value);
+        self.young.insert_unique(entry.hash, entry, |entry| entry.hash);
     }
 
-    fn take<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<(K, V)>
+    fn take<Q: Eq + ?Sized>(&mut self, hash: u64, key: &Q) -> Option<Entry<K, V>>
     where
         K: Borrow<Q>,
     {
-        self.young.remove_entry(key).or_else(|| self.old.remove_entry(key))
+        remove(&mut self.young, hash, key).or_else(|| remove(&mut self.old, hash, key))
     }
 
     fn len(&self) -> usize {
         self.young.len().saturating_add(self.old.len())
     }
+}
+
+fn is<Q: Eq + ?Sized, K: Borrow<Q>, V>(key: &Q) -> impl Fn(&Entry<K, V>) -> bool {
+    move |entry| entry.key.borrow() == key
+}
+
+fn remove<Q: Eq + ?Sized, K: Borrow<Q>, V>(
+    table: &mut HashTable<Entry<K, V>>,
+    hash: u64,
+    key: &Q,
+) -> Option<Entry<K, V>> {
+    let found = table.find_entry(hash, is(key)).ok()?;
+    Some(found.remove().0)
 }
 
 #[cfg(test)]

@@ -89,6 +89,12 @@ impl UserContext {
         self.signed.as_ref()
     }
 
+    /// Each context header with its value, if it has one, and the text that says it, signed.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<(HeaderName, Option<String>)>, Option<TxnToken>) {
+        (self.headers, self.signed)
+    }
+
     /// Each context header and its value, if it has one.
     pub fn headers(&self) -> impl Iterator<Item = (&HeaderName, Option<&str>)> {
         self.headers.iter().map(|(name, value)| (name, value.as_deref()))
@@ -151,16 +157,16 @@ fn scalar_text(value: &Value) -> Result<String, NoText> {
 }
 
 /// The texts of a JSON string or array of strings; what roles and permissions are written as.
-pub fn texts(members: &Map<String, Value>, name: &str) -> Vec<String> {
-    match members.get(name) {
-        Some(Value::String(text)) => vec![text.clone()],
-        Some(Value::Array(items)) => {
-            items.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-        }
-        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => {
-            Vec::new()
-        }
-    }
+pub fn texts<'a>(
+    members: &'a Map<String, Value>,
+    name: &str,
+) -> impl Iterator<Item = &'a str> + Clone {
+    let values = match members.get(name) {
+        Some(text @ Value::String(_)) => std::slice::from_ref(text),
+        Some(Value::Array(items)) => items.as_slice(),
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => &[],
+    };
+    values.iter().filter_map(Value::as_str)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! A context header is *set or removed* here and nowhere else, so that a client's value cannot
 //! survive on any path.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::boundary::txn_token::TXN_TOKEN;
@@ -50,7 +50,7 @@ impl fmt::Debug for Edit {
 ///
 /// Compared by `canonical`, since what reads the headers behind us may not tell `-` from `_`.
 #[derive(Debug)]
-pub struct ManagedHeaders(HashSet<String>);
+pub struct ManagedHeaders(BTreeSet<String>);
 
 impl ManagedHeaders {
     /// Managed in every config, whatever it names: the seeds of trust of a mesh that runs meshgate.
@@ -78,7 +78,8 @@ impl ManagedHeaders {
     /// Whether a client may not send `name`.
     #[must_use]
     pub fn covers(&self, name: &str) -> bool {
-        self.0.contains(&canonical(name))
+        // A few names, most of which differ at once: quicker than a text made to be looked up by.
+        self.0.iter().any(|managed| are_alike(managed, name))
     }
 
     /// The names, as [`canonical`] writes them.
@@ -86,13 +87,12 @@ impl ManagedHeaders {
         self.0.iter().map(String::as_str)
     }
 
-    /// The edits that take every managed field of `fields` away, by the name it was sent with.
-    /// This holds for trailers as it does for headers.
-    pub fn removals<'a>(&'a self, fields: &'a [Field]) -> impl Iterator<Item = Edit> + 'a {
-        fields
-            .iter()
-            .filter(|field| self.covers(&field.name))
-            .map(|field| Edit::Remove(field.name.clone()))
+    /// Takes every managed field out of `fields`, each with the edit that does so, by the name it was sent
+    /// with. This holds for trailers as it does for headers.
+    pub fn take_out(&self, fields: &mut Vec<Field>) -> (Vec<Edit>, Vec<Field>) {
+        let taken: Vec<Field> = fields.extract_if(.., |field| self.covers(&field.name)).collect();
+        let edits = taken.iter().map(|field| Edit::Remove(field.name.clone())).collect();
+        (edits, taken)
     }
 }
 
@@ -100,9 +100,17 @@ impl ManagedHeaders {
 /// with every other sign too.
 #[must_use]
 pub fn canonical(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
-        .collect()
+    name.chars().map(least_careful).collect()
+}
+
+/// Whether the least careful reader takes two names for one.
+#[must_use]
+pub fn are_alike(one: &str, other: &str) -> bool {
+    one.chars().map(least_careful).eq(other.chars().map(least_careful))
+}
+
+fn least_careful(character: char) -> char {
+    if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { '-' }
 }
 
 /// The head of a request from which everything a client may not say is gone.
@@ -118,8 +126,8 @@ impl Stripped {
     /// to be applied before anything else happens.
     #[must_use]
     pub fn strip(head: Vec<Field>, managed: &ManagedHeaders) -> (Vec<Edit>, Self) {
-        let edits = managed.removals(&head).collect();
-        let (asserted, rest) = head.into_iter().partition(|field| managed.covers(&field.name));
+        let mut rest = head;
+        let (edits, asserted) = managed.take_out(&mut rest);
         (edits, Self { rest, asserted })
     }
 
@@ -155,13 +163,14 @@ impl Stripped {
 
 /// The edits that tell the upstream who the user is: each context header is set or removed.
 #[must_use]
-pub fn context_edits(_permit: &Permit, context: &UserContext) -> Vec<Edit> {
-    let headers = context.headers().map(|(name, value)| match value {
-        Some(value) => Edit::Set(name.as_str().to_owned(), value.as_bytes().to_vec()),
-        None => Edit::Remove(name.as_str().to_owned()),
+pub fn context_edits(_permit: &Permit, context: UserContext) -> Vec<Edit> {
+    let (headers, signed) = context.into_parts();
+    let headers = headers.into_iter().map(|(name, value)| match value {
+        Some(value) => Edit::Set(name.into(), value.into_bytes()),
+        None => Edit::Remove(name.into()),
     });
-    let signed = context.signed().map(|token| token.as_bytes().to_vec());
-    headers.chain(signed.map(|token| Edit::Set(TXN_TOKEN.to_owned(), token))).collect()
+    let signed = signed.map(|token| Edit::Set(TXN_TOKEN.to_owned(), token.as_bytes().to_vec()));
+    headers.chain(signed).collect()
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::Published;
 use crate::callout::CallKey;
 use crate::config::{Config, Mode, Places, Provider, TokenKind, UserSource};
-use crate::context::{ContextError, UserContext, texts};
+use crate::context::{ContextError, UserContext};
 use crate::denial::{Code, Denial, Reply, Wanted};
 use crate::headers::{Edit, Stripped, context_edits};
 use crate::jwks::cache::Keys;
@@ -567,12 +567,9 @@ fn admitted(
         facts.knows_user(token, record, &config);
         return facts.refuse(Code::UserDisabled);
     }
-    let roles = texts(record.members(), "role");
-    let permissions = texts(record.members(), "permissions");
     let issuer = token.provider().pick(&config.providers);
     let grants = Grants {
-        roles: &roles,
-        permissions: &permissions,
+        record: record.members(),
         claims: Some(token.claims()),
         clock_skew: issuer.map(|issuer| issuer.clock_skew).unwrap_or_default(),
     };
@@ -584,7 +581,7 @@ fn admitted(
         Ok(context) => {
             let (permit, keep_token) = (Permit(()), facts.demand.forward_token);
             let context = shared.signed(&permit, token, context, &facts.reference.request_id, now);
-            facts.forward(&permit, &context, keep_token, shared, now)
+            facts.forward(&permit, context, keep_token, shared, now)
         }
         Err(error) => {
             let (code, detail) = match (error, &config.user) {
@@ -608,7 +605,7 @@ fn admitted(
 /// the upstream might believe it.
 fn without_user(facts: Facts, shared: &Shared, now: UnixTime) -> Step {
     let context = UserContext::nobody(&shared.config.context);
-    facts.forward(&Permit(()), &context, false, shared, now)
+    facts.forward(&Permit(()), context, false, shared, now)
 }
 
 impl Facts {
@@ -628,13 +625,13 @@ impl Facts {
     fn forward(
         self,
         permit: &Permit,
-        context: &UserContext,
+        context: UserContext,
         keep_token: bool,
         shared: &Shared,
         now: UnixTime,
     ) -> Step {
         // What stands under its id could be another's, and would be restored for it.
-        if !shared.tell_exit(&self.reference, context, now) {
+        if !shared.tell_exit(&self.reference, &context, now) {
             return self.refuse(Code::PropagationUnavailable);
         }
         let mut edits = context_edits(permit, context);

@@ -8,15 +8,15 @@
 mod host;
 mod path;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::context::texts;
 use crate::time::UnixTime;
 use crate::token::claims::Claims;
 use host::{Fit, Host};
-use path::readings;
+use path::Readings;
 
 pub use host::HostPattern;
 pub use path::{PathMatch, Segment, percent_decoded};
@@ -113,10 +113,8 @@ pub struct Reading<'a> {
 /// What a user has.
 #[derive(Debug, Clone, Copy)]
 pub struct Grants<'a> {
-    /// The user's roles.
-    pub roles: &'a [String],
-    /// What the user may do.
-    pub permissions: &'a [String],
+    /// The user's record, which says what the user's `role` is and what `permissions` there are.
+    pub record: &'a Map<String, Value>,
     /// The claims of the user's token. A user whom a trusted hop names has none here, and so neither scopes
     /// nor a time of authentication.
     pub claims: Option<&'a Claims>,
@@ -183,16 +181,16 @@ impl Rules {
             rules: Vec::new(),
         };
         // Finding the readings is what costs: targets that follow each other with one path share them.
-        let mut last: Option<(&[u8], BTreeSet<String>)> = None;
+        let mut last: Option<(&[u8], Readings<'_>)> = None;
         for target in targets {
             let known = last.take().filter(|(path, _)| *path == target.path);
-            let found = known.map(|(_, readings)| readings).or_else(|| readings(target.path));
+            let found = known.map(|(_, readings)| readings).or_else(|| Readings::of(target.path));
             let Some(readings) = found else {
                 demand.level = Level::Nobody;
                 return demand;
             };
             let host = Host::of(target.host);
-            for reading in &readings {
+            for reading in readings.iter() {
                 self.add(&mut demand, target.method, &host, reading, forward_token);
             }
             last = Some((target.path, readings));
@@ -239,8 +237,9 @@ impl Rules {
     #[must_use]
     pub fn readings(&self, target: &Target<'_>) -> Option<Vec<Reading<'_>>> {
         let host = Host::of(target.host);
-        let of_path = |path: String| {
-            let mut reading = Reading { path, rules: Vec::new(), is_certain: false };
+        let of_path = |path: &str| {
+            let mut reading =
+                Reading { path: path.to_owned(), rules: Vec::new(), is_certain: false };
             for (place, rule) in self.0.iter().enumerate() {
                 let fit = rule.matches.fits(target.method, &host, &reading.path);
                 if fit != Fit::No {
@@ -253,7 +252,7 @@ impl Rules {
             }
             reading
         };
-        Some(readings(target.path)?.into_iter().map(of_path).collect())
+        Some(Readings::of(target.path)?.iter().map(of_path).collect())
     }
 
     /// Whether a user who shows this has what `demand` asks for.
@@ -305,10 +304,11 @@ impl Match {
 
 impl Needs {
     fn met(&self, grants: &Grants<'_>, now: UnixTime) -> Result<(), Lacking> {
-        if !self.roles.is_empty() && !self.roles.iter().any(|role| grants.roles.contains(role)) {
+        let has = |name: &str, wanted: &str| texts(grants.record, name).any(|own| own == wanted);
+        if !self.roles.is_empty() && !self.roles.iter().any(|role| has("role", role)) {
             return Err(Lacking::Role);
         }
-        if !self.permissions.iter().all(|one| grants.permissions.contains(one)) {
+        if !self.permissions.iter().all(|one| has("permissions", one)) {
             return Err(Lacking::Permission);
         }
         if !self.scopes.iter().all(|scope| grants.claims.is_some_and(|c| c.has_scope(scope))) {
@@ -382,12 +382,13 @@ mod tests {
         rules.demand(&[target], false)
     }
 
-    fn grants(roles: &[String]) -> Grants<'_> {
-        Grants { roles, permissions: &[], claims: None, clock_skew: Duration::ZERO }
+    fn grants(record: &Map<String, Value>) -> Grants<'_> {
+        Grants { record, claims: None, clock_skew: Duration::ZERO }
     }
 
-    fn admit(rules: &Rules, demand: &Demand, own: &[String]) -> Result<(), Lacking> {
-        rules.admit(demand, &grants(own), UnixTime::from_secs(0))
+    fn admit(rules: &Rules, demand: &Demand, roles: &[&str]) -> Result<(), Lacking> {
+        let record = Map::from_iter([("role".to_owned(), json!(roles))]);
+        rules.admit(demand, &grants(&record), UnixTime::from_secs(0))
     }
 
     #[test]
@@ -472,6 +473,7 @@ mod tests {
         let scopes = Lacking::Scope(vec!["video:read".into(), "video:write".into()]);
         let old = Lacking::Authentication(Duration::from_secs(600));
         let good = json!({"scope": "video:read video:write", "org": "a", "email": "x", "auth_time": 9_500});
+        let nobody = Map::new();
         for (name, value, verdict) in [
             ("scope", Some(good["scope"].clone()), Ok(())),
             ("scope", Some(json!("video:write x video:read")), Ok(())),
@@ -500,11 +502,14 @@ mod tests {
                 None => drop(members.as_object_mut().unwrap().remove(name)),
             }
             let claims = claims(members);
-            let grants =
-                Grants { claims: Some(&claims), clock_skew: Duration::from_secs(5), ..grants(&[]) };
+            let grants = Grants {
+                claims: Some(&claims),
+                clock_skew: Duration::from_secs(5),
+                ..grants(&nobody)
+            };
             assert_eq!(rules.admit(&demand, &grants, now), verdict, "{name}: {value:?}");
         }
-        assert_eq!(rules.admit(&demand, &grants(&[]), now), Err(scopes), "without a token");
+        assert_eq!(rules.admit(&demand, &grants(&nobody), now), Err(scopes), "without a token");
     }
 
     #[test]
@@ -623,7 +628,7 @@ mod tests {
             let demand = demand(&rules, "GET", "a", target);
             assert_eq!(demand.level, Level::User, "{target}");
             assert_eq!(admit(&rules, &demand, &[]), Err(Lacking::Role), "{target}");
-            assert_eq!(admit(&rules, &demand, &["ADMIN".to_owned()]), Ok(()), "{target}");
+            assert_eq!(admit(&rules, &demand, &["ADMIN"]), Ok(()), "{target}");
         }
     }
 
@@ -666,8 +671,8 @@ mod tests {
     #[test]
     fn paths_of_any_bytes_have_readings() {
         for target in [&b"\xff\xfe"[..], b"%", b"%f", b"%zz", b"/%00", b"\\", b"/..", b"../.."] {
-            assert!(!readings(target).unwrap().is_empty());
+            assert!(Readings::of(target).unwrap().iter().next().is_some());
         }
-        assert!(readings(b"/a/..").unwrap().contains("/"));
+        assert!(Readings::of(b"/a/..").unwrap().iter().any(|reading| reading == "/"));
     }
 }

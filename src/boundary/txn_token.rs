@@ -20,7 +20,7 @@ use crate::config::Context;
 use crate::config::names::is_header_value;
 use crate::context::UserContext;
 use crate::denial::Reply;
-use crate::headers::{Field, canonical};
+use crate::headers::{Field, are_alike};
 use crate::request::Permit;
 use crate::signature::signing::SigningKey;
 use crate::time::UnixTime;
@@ -221,7 +221,7 @@ impl Published {
 /// # Errors
 /// Where it is there twice, or under another spelling: the draft has the header carry exactly one.
 pub fn sent(fields: &[Field]) -> Result<Option<&[u8]>, TokenError> {
-    let mut found = fields.iter().filter(|field| canonical(&field.name) == TXN_TOKEN);
+    let mut found = fields.iter().filter(|field| are_alike(&field.name, TXN_TOKEN));
     match (found.next(), found.next()) {
         (None, _) => Ok(None),
         (Some(field), None) if field.name == TXN_TOKEN => Ok(Some(&field.value)),

@@ -24,7 +24,7 @@ use super::{
 use crate::board::MIN_KEY_BYTES;
 use crate::boundary::SERVICE_NAME;
 use crate::boundary::txn_token::TXN_TOKEN;
-use crate::headers::{ManagedHeaders, canonical};
+use crate::headers::{ManagedHeaders, are_alike, canonical};
 use crate::request::REQUEST_ID;
 use crate::signature::Preference;
 use answers::check_answers;
@@ -399,7 +399,7 @@ fn check_context_headers(
         let raw::ContextHeader { user, claim, required, join } = header;
         let name = context_header_name(&name, &at);
         let twin = |name: &HeaderName| {
-            headers.iter().any(|other| canonical(other.name.as_str()) == canonical(name.as_str()))
+            headers.iter().any(|other| are_alike(other.name.as_str(), name.as_str()))
         };
         if name.as_ref().is_some_and(twin) {
             at.problem::<()>("another header here has the same name, but for case or `_`");

@@ -37,6 +37,12 @@ impl HeaderName {
     }
 }
 
+impl From<HeaderName> for String {
+    fn from(name: HeaderName) -> Self {
+        name.0
+    }
+}
+
 impl FromStr for HeaderName {
     type Err = BadName;
 

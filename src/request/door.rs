@@ -12,7 +12,7 @@ use crate::boundary::peer::Hop;
 use crate::boundary::txn_token::{self, TxnToken};
 use crate::boundary::{AssertedContext, Distrust, Peer, identify};
 use crate::config::{Boundary, Config, Mode, Otherwise, TokenKind, UserSource};
-use crate::context::{UserContext, texts};
+use crate::context::UserContext;
 use crate::denial::Code;
 use crate::headers::{Field, Stripped};
 use crate::rules::{Grants, Level};
@@ -278,14 +278,7 @@ fn asserted(
 ) -> Step {
     let config = &shared.config;
     let record = asserted.record(&config.context);
-    let roles = texts(record.members(), "role");
-    let permissions = texts(record.members(), "permissions");
-    let grants = Grants {
-        roles: &roles,
-        permissions: &permissions,
-        claims: None,
-        clock_skew: Duration::ZERO,
-    };
+    let grants = Grants { record: record.members(), claims: None, clock_skew: Duration::ZERO };
     if let Err(lacking) = config.rules.admit(&facts.demand, &grants, now) {
         facts.reference.who.is_user(asserted.value(USER_ID));
         return facts.refuse_lacking(&lacking);
@@ -296,5 +289,5 @@ fn asserted(
         None => context,
     };
     // The user's token, if there is one, was not verified here.
-    facts.forward(&Permit(()), &context, false, shared, now)
+    facts.forward(&Permit(()), context, false, shared, now)
 }

@@ -36,7 +36,7 @@ pub(super) fn leave(
         },
         Some(Passage::Strip) | None => (UserContext::nobody(&config.context), None),
     };
-    let mut edits = context_edits(&Permit(()), &context);
+    let mut edits = context_edits(&Permit(()), context);
     edits.extend(signed.map(|token| Edit::Set(TXN_TOKEN.to_owned(), token.to_vec())));
     let Removals { read, alike } = Removals::of(head, &egress.places.iter());
     edits.extend(alike);

@@ -4,7 +4,7 @@ use super::Step;
 use crate::account::Who;
 use crate::config::Mode;
 use crate::denial::{Code, Denial};
-use crate::headers::{Edit, Field, Stripped, canonical};
+use crate::headers::{Edit, Field, Stripped, are_alike};
 use crate::worker::Shared;
 
 /// A request's id, whom it is about, and the language of its client.
@@ -48,9 +48,7 @@ impl Reference {
 /// The request's id, new where it has none or a bad one, and what takes others off: by the one that the
 /// service reads, the exit knows whose request it serves.
 fn one_request_id(head: &Stripped, shared: &mut Shared) -> (String, Vec<Edit>) {
-    let alike = |field: &&Field| {
-        field.name.len() == REQUEST_ID.len() && canonical(&field.name) == REQUEST_ID
-    };
+    let alike = |field: &&Field| are_alike(&field.name, REQUEST_ID);
     let (ids, others): (Vec<&Field>, Vec<&Field>) =
         head.fields().filter(alike).partition(|field| field.name == REQUEST_ID);
     let mut edits: Vec<Edit> =

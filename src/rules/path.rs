@@ -111,20 +111,41 @@ const MAX_ODD_PATH: usize = 8_192;
 /// 1 KiB may have as many as there may be, the longest eight.
 const MAX_READ_BYTES: usize = 65_536;
 
-/// Every way in which the path of `target` may be read. `None` where there are too many.
-///
-/// Routers, servers and frameworks undo escapes, cut parameters and queries off, and resolve dots and
-/// slashes, each in an order of its own and some of them twice. So whatever any of these steps makes of
-/// any reading is a reading too, until there is nothing new.
-pub(super) fn readings(target: &[u8]) -> Option<BTreeSet<String>> {
-    let path = target.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
-    let as_sent = String::from_utf8_lossy(path).into_owned();
-    if is_plain(path) {
-        return Some(BTreeSet::from([as_sent]));
+/// Every way in which one path may be read.
+#[derive(Debug)]
+pub(super) enum Readings<'a> {
+    /// Everybody reads it as it was sent.
+    Plain(&'a str),
+    /// These.
+    Odd(BTreeSet<String>),
+}
+
+impl<'a> Readings<'a> {
+    /// The readings of the path of `target`. `None` where there are too many.
+    ///
+    /// Routers, servers and frameworks undo escapes, cut parameters and queries off, and resolve dots and
+    /// slashes, each in an order of its own and some of them twice. So whatever any of these steps makes of
+    /// any reading is a reading too, until there is nothing new.
+    pub(super) fn of(target: &'a [u8]) -> Option<Self> {
+        let end = target.iter().position(|byte| matches!(byte, b'?' | b'#'));
+        let path = target.get(..end.unwrap_or(target.len())).unwrap_or_default();
+        match plain(path) {
+            Some(plain) => Some(Self::Plain(plain)),
+            None if path.len() > MAX_ODD_PATH => None,
+            None => odd(String::from_utf8_lossy(path).into_owned()).map(Self::Odd),
+        }
     }
-    if path.len() > MAX_ODD_PATH {
-        return None;
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        let (plain, odd) = match self {
+            Self::Plain(plain) => (Some(*plain), None),
+            Self::Odd(odd) => (None, Some(odd)),
+        };
+        plain.into_iter().chain(odd.into_iter().flatten().map(String::as_str))
     }
+}
+
+fn odd(as_sent: String) -> Option<BTreeSet<String>> {
     // With each reading goes how often it was decoded: a router and an upstream may each do it once.
     let mut found = BTreeSet::from([(as_sent.clone(), 0)]);
     let mut read_bytes = as_sent.len();
@@ -159,12 +180,13 @@ fn until_query(path: &str) -> &str {
     path.split(['?', '#']).next().unwrap_or_default()
 }
 
-/// Whether everyone reads this path the same way.
-fn is_plain(path: &[u8]) -> bool {
+/// The path, if everyone reads it the same way.
+fn plain(path: &[u8]) -> Option<&str> {
     let odd = |byte: &u8| matches!(byte, b'%' | b'\\' | b';') || !byte.is_ascii_graphic();
-    !path.iter().any(odd)
+    let is_plain = !path.iter().any(odd)
         && !path.windows(2).any(|pair| pair == b"//")
-        && !path.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."))
+        && !path.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."));
+    std::str::from_utf8(path).ok().filter(|_| is_plain)
 }
 
 /// The text with its percent-escapes resolved; what is not an escape stays.

@@ -68,8 +68,8 @@ impl HttpContext for Http {
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
         if let Some(shared) = &self.shared {
             let config = shared.worker.borrow().config();
-            let trailers = host::fields(MapType::HttpRequestTrailers);
-            let removals: Vec<_> = config.context.not_in_trailers.removals(&trailers).collect();
+            let mut trailers = host::fields(MapType::HttpRequestTrailers);
+            let (removals, _) = config.context.not_in_trailers.take_out(&mut trailers);
             if !host::apply(MapType::HttpRequestTrailers, &removals) {
                 let unapplied = shared.worker.borrow_mut().unapplied();
                 return carry_out(shared, &unapplied);

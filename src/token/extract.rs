@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::TokenError;
 use crate::config::{FromHeader, Places, Provider};
-use crate::headers::{Edit, Field, Stripped, canonical};
+use crate::headers::{Edit, Field, Stripped, are_alike};
 
 /// Looks into every place in which tokens of these providers stand. An empty place holds none.
 ///
@@ -78,8 +78,7 @@ impl Removals {
             {
                 removals.read.push(Edit::Remove(field.name.clone()));
             } else if places().any(|place| {
-                canonical(place.name.as_str()) == canonical(&field.name)
-                    && holds_token(field, place)
+                are_alike(place.name.as_str(), &field.name) && holds_token(field, place)
             }) {
                 removals.alike.push(Edit::Remove(field.name.clone()));
             }
@@ -94,6 +93,9 @@ fn cookie_removal<'a>(
     head: &Stripped,
     all: &(impl Iterator<Item = &'a Places> + Clone),
 ) -> Option<Edit> {
+    if all.clone().all(|places| places.cookies.is_empty()) {
+        return None;
+    }
     let named = |pair: &&[u8]| all.clone().any(|places| is_named(pair, &places.cookies));
     if !cookie_pairs(head).any(|pair| named(&pair)) {
         return None;
@@ -110,6 +112,9 @@ fn param_removal<'a>(
     head: &Stripped,
     all: &(impl Iterator<Item = &'a Places> + Clone),
 ) -> Option<Edit> {
+    if all.clone().all(|places| places.params.is_empty()) {
+        return None;
+    }
     let named = |pair: &&[u8]| {
         let name = decoded(name_of(pair));
         all.clone().any(|places| is_named(&name, &places.params))
@@ -127,30 +132,40 @@ fn param_removal<'a>(
 }
 
 fn holds_token(field: &Field, place: &FromHeader) -> bool {
-    credentials(&field.value, place).any(|part| after_prefix(part, place).is_some())
+    token_in(field, place).is_some()
 }
 
-/// The token of a header that is one of these places. Envoy joins headers of one name by commas, so a
-/// value may hold several credentials; a token beside anything else is ambiguous.
+/// The token of a header that is one of these places.
 fn in_header<'a>(field: &'a Field, places: &[FromHeader]) -> Option<Result<&'a [u8], TokenError>> {
-    let place = places
-        .iter()
-        .find(|place| place.name.as_str() == field.name && holds_token(field, place))?;
+    let named = places.iter().filter(|place| place.name.as_str() == field.name);
+    named.into_iter().find_map(|place| token_in(field, place))
+}
+
+/// The token that stands in a header as it does in `place`. Envoy joins headers of one name by commas, so a
+/// value may hold several credentials; a token beside anything else is ambiguous.
+fn token_in<'a>(field: &'a Field, place: &FromHeader) -> Option<Result<&'a [u8], TokenError>> {
     let mut found = None;
+    let mut is_alone = true;
     for part in credentials(&field.value, place) {
-        match (after_prefix(part, place), found) {
-            (Some(token), None) => found = Some(token),
-            (Some(token), Some(other)) if token == other => {}
-            (_, _) => return Some(Err(TokenError::Ambiguous)),
-        }
+        let token = after_prefix(part, place);
+        is_alone &= token.is_some() && (found.is_none() || token == found);
+        found = found.or(token);
     }
-    found.map(Ok)
+    found.map(|token| if is_alone { Ok(token) } else { Err(TokenError::Ambiguous) })
 }
 
 /// The credentials of a header's value: its parts between commas, where a prefix tells them apart.
 fn credentials<'a>(value: &'a [u8], place: &FromHeader) -> impl Iterator<Item = &'a [u8]> {
     let single = place.value_prefix.is_empty();
-    value.split(move |byte| *byte == b',' && !single).map(<[u8]>::trim_ascii)
+    let mut rest = Some(value);
+    std::iter::from_fn(move || {
+        let value = rest.take()?;
+        // A token is long, and `split` looks at each byte by itself.
+        let comma = if single { None } else { memchr::memchr(b',', value) };
+        let (part, behind) = value.split_at_checked(comma.unwrap_or(value.len()))?;
+        rest = behind.split_first().map(|(_, behind)| behind);
+        Some(part.trim_ascii())
+    })
 }
 
 /// What follows the prefix. The scheme's case is of no matter, and neither is how much white space

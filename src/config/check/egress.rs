@@ -14,7 +14,7 @@ use super::providers::{RawEndpoint, check_client_endpoint, check_token_places};
 use super::txn_token::check_key;
 use crate::boundary::destination::{Destination, Passage};
 use crate::boundary::service_token::ServiceTokenId;
-use crate::headers::canonical;
+use crate::headers::are_alike;
 
 /// The parts of a config that only `mode: egress` has, and the providers.
 pub(super) struct RawEgress {
@@ -59,7 +59,7 @@ pub(super) fn check_egress(raw: RawEgress, at: &At<'_>, env: Environment<'_>) ->
 }
 
 fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
-    canonical(one.as_str()) == canonical(other.as_str())
+    are_alike(one.as_str(), other.as_str())
 }
 
 /// The places of users' tokens, and the headers of services'. What stands in them is taken off whatever it is,

@@ -542,7 +542,6 @@ impl Walk<'_> {
         from: &str,
     ) -> Way {
         let config = self.config;
-        let (roles, permissions) = (texts(members, "role"), texts(members, "permissions"));
         let mut lines = Vec::new();
         let readings = self.targets.iter().filter_map(|target| config.rules.readings(target));
         for (_, rule) in readings.flatten().flat_map(|reading| reading.rules) {
@@ -550,19 +549,20 @@ impl Walk<'_> {
                 continue;
             };
             if !needs.roles.is_empty() {
-                let (wants, has) = (list(&needs.roles), list(&roles));
+                let (wants, has) = (list(&needs.roles), show::list(texts(members, "role")));
                 lines.push(format!("one of the roles {wants} is asked for; {from} has {has}"));
             }
             if !needs.permissions.is_empty() {
-                let lacks = needs.permissions.iter().filter(|one| !permissions.contains(one));
-                let lacks = show::list(lacks.map(String::as_str));
+                let has = |one: &&str| texts(members, "permissions").any(|own| own == *one);
+                let lacks = needs.permissions.iter().map(String::as_str).filter(|one| !has(one));
+                let lacks = show::list(lacks);
                 let wants = list(&needs.permissions);
                 lines.push(format!("the permissions {wants} are asked for; {from} lacks {lacks}"));
             }
             lines.extend(self.of_the_token(needs, claims));
         }
         lines.dedup();
-        let grants = Grants { roles: &roles, permissions: &permissions, claims, clock_skew };
+        let grants = Grants { record: members, claims, clock_skew };
         match config.rules.admit(demand, &grants, self.question.at) {
             Ok(()) if lines.is_empty() => Ok(()),
             Ok(()) => {
