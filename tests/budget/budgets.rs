@@ -1,0 +1,298 @@
+//! What may be spent.
+//!
+//! All of it is counted, so it is the same on every machine, and a change here is a change of the code's. To
+//! measure anew: `cargo test --test budget -- --nocapture`; what it prints is what goes below. Lower a budget
+//! whenever the code has become cheaper, since only then does the test notice when it gets worse again.
+
+use std::fmt::Write;
+
+use crate::host::Cost;
+
+/// The built module's size, in bytes. The limit of the issue is 1 MiB (1,048,576).
+pub const MODULE_BYTES: u64 = 2_200_000;
+
+/// How much more fuel than in the table passes, in percent: another compiler or crate moves it a little. Host
+/// calls and allocations have no such slack.
+const FUEL_SLACK_PERCENT: u64 = 10;
+
+/// What one event may cost.
+pub struct Budget {
+    /// The event.
+    event: &'static str,
+    /// The host calls that it makes: each of them, and no other. A name and how often.
+    host_calls: &'static [(&'static str, u32)],
+    /// How often the host has the module allocate room.
+    handed_over: u32,
+    /// wasmi's fuel when this was last measured: about the number of instructions.
+    fuel: u64,
+}
+
+/// Loading the module and configuring it.
+pub const START: Budget = Budget {
+    event: "start",
+    host_calls: &[
+        ("proxy_call_foreign_function", 4),
+        ("proxy_define_metric", 60),
+        ("proxy_get_buffer_bytes", 1),
+        ("proxy_log", 1),
+        ("proxy_register_shared_queue", 1),
+        ("proxy_set_tick_period_milliseconds", 1),
+        ("random_get", 3),
+    ],
+    handed_over: 5,
+    fuel: 4_013_231,
+};
+
+/// A tick while nothing happens: ten a second, in each worker.
+pub const IDLE_TICK: Budget = Budget {
+    event: "idle tick",
+    host_calls: &[("proxy_get_current_time_nanoseconds", 2), ("proxy_set_effective_context", 1)],
+    handed_over: 0,
+    fuel: 43_051,
+};
+
+/// The tick after requests: it tells Envoy's metrics of them.
+pub const BUSY_TICK: Budget = Budget {
+    event: "tick after 100 warm requests",
+    host_calls: &[
+        ("proxy_get_current_time_nanoseconds", 2),
+        ("proxy_increment_metric", 3),
+        ("proxy_set_effective_context", 1),
+    ],
+    handed_over: 0,
+    fuel: 46_018,
+};
+
+/// `mode: gateway`, a request that needs no user.
+pub const ANONYMOUS: Budget = Budget {
+    event: "gateway: anonymous",
+    host_calls: &[
+        ("proxy_get_current_time_nanoseconds", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_remove_header_map_value", 5),
+        ("proxy_set_property", 1),
+    ],
+    handed_over: 1,
+    fuel: 537_726,
+};
+
+/// `mode: gateway`, a user whose token and record are held: what nearly every request costs.
+pub const WARM: Budget = Budget {
+    event: "gateway: warm",
+    host_calls: &[
+        ("proxy_get_current_time_nanoseconds", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_remove_header_map_value", 1),
+        ("proxy_replace_header_map_value", 5),
+        ("proxy_set_property", 4),
+    ],
+    handed_over: 1,
+    fuel: 847_076,
+};
+
+/// The same, where the client sent three context headers.
+pub const WARM_FORGING: Budget = Budget {
+    event: "gateway: warm, forging",
+    host_calls: &[
+        ("proxy_get_current_time_nanoseconds", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_remove_header_map_value", 4),
+        ("proxy_replace_header_map_value", 5),
+        ("proxy_set_property", 4),
+    ],
+    handed_over: 1,
+    fuel: 909_375,
+};
+
+/// `mode: gateway`, a user's first request: verified by the host, looked up by a callout.
+pub const COLD: Budget = Budget {
+    event: "gateway: cold",
+    host_calls: &[
+        ("proxy_call_foreign_function", 1),
+        ("proxy_continue_stream", 1),
+        ("proxy_dequeue_shared_queue", 2),
+        ("proxy_enqueue_shared_queue", 1),
+        ("proxy_get_buffer_bytes", 1),
+        ("proxy_get_current_time_nanoseconds", 2),
+        ("proxy_get_header_map_pairs", 2),
+        ("proxy_http_call", 1),
+        ("proxy_remove_header_map_value", 1),
+        ("proxy_replace_header_map_value", 5),
+        ("proxy_set_effective_context", 5),
+        ("proxy_set_property", 4),
+    ],
+    handed_over: 5,
+    fuel: 1_392_486,
+};
+
+/// Refused.
+pub const TOKEN_MISSING: Budget = Budget {
+    event: "gateway: token missing",
+    host_calls: &[
+        ("proxy_get_current_time_nanoseconds", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_log", 1),
+        ("proxy_replace_header_map_value", 1),
+        ("proxy_send_local_response", 1),
+        ("proxy_set_property", 3),
+    ],
+    handed_over: 1,
+    fuel: 626_250,
+};
+
+/// Refused, verified by the host.
+pub const TOKEN_EXPIRED: Budget = Budget {
+    event: "gateway: token expired",
+    host_calls: &[
+        ("proxy_call_foreign_function", 1),
+        ("proxy_get_current_time_nanoseconds", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_log", 1),
+        ("proxy_replace_header_map_value", 1),
+        ("proxy_send_local_response", 1),
+        ("proxy_set_property", 4),
+    ],
+    handed_over: 2,
+    fuel: 1_104_828,
+};
+
+/// Refused by the host.
+pub const TOKEN_FORGED: Budget = Budget {
+    event: "gateway: signature forged",
+    host_calls: &[
+        ("proxy_call_foreign_function", 1),
+        ("proxy_get_current_time_nanoseconds", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_log", 1),
+        ("proxy_replace_header_map_value", 1),
+        ("proxy_send_local_response", 1),
+        ("proxy_set_property", 4),
+    ],
+    handed_over: 2,
+    fuel: 1_104_780,
+};
+
+/// Refused unread.
+pub const TOKEN_GARBAGE: Budget = Budget {
+    event: "gateway: no token at all",
+    host_calls: &[
+        ("proxy_get_current_time_nanoseconds", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_log", 1),
+        ("proxy_replace_header_map_value", 1),
+        ("proxy_send_local_response", 1),
+        ("proxy_set_property", 3),
+    ],
+    handed_over: 1,
+    fuel: 758_836,
+};
+
+/// `mode: service`, context that a peer asserts which may, by its certificate.
+pub const SERVICE_WARM: Budget = Budget {
+    event: "service: asserted",
+    host_calls: &[
+        ("proxy_get_current_time_nanoseconds", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_get_property", 1),
+        ("proxy_remove_header_map_value", 4),
+        ("proxy_replace_header_map_value", 4),
+        ("proxy_set_property", 2),
+    ],
+    handed_over: 2,
+    fuel: 971_215,
+};
+
+/// `mode: egress`, context and the service's own token for another service of the mesh.
+pub const EGRESS_WARM: Budget = Budget {
+    event: "egress: warm",
+    host_calls: &[
+        ("proxy_get_current_time_nanoseconds", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_get_property", 1),
+        ("proxy_remove_header_map_value", 4),
+        ("proxy_replace_header_map_value", 6),
+        ("proxy_set_property", 2),
+    ],
+    handed_over: 2,
+    fuel: 927_743,
+};
+
+/// More was spent than may be, or not as is written.
+pub struct Overrun(String);
+
+/// All of them, and what to do.
+pub fn told(overruns: &[Overrun]) -> String {
+    let mut told = String::from("\n");
+    for Overrun(line) in overruns {
+        let _ = writeln!(told, "{line}");
+    }
+    told + "what is spent on each request is spent millions of times: take out what is not needed. If it is worth it, \
+            or has become less, write the new figure into tests/budget/budgets.rs, and say why in the commit\n"
+}
+
+impl Budget {
+    /// # Errors
+    /// What of the cost is not as this says.
+    pub fn check(&self, cost: &Cost) -> Result<(), Overrun> {
+        let mut faults = Vec::new();
+        let calls = || cost.host_calls.iter().map(|(name, count)| (name.as_str(), *count));
+        let counted =
+            |name: &str| calls().find(|(own, _)| *own == name).map_or(0, |(_, count)| count);
+        let budgeted = |name: &str| {
+            let found = self.host_calls.iter().find(|(own, _)| *own == name);
+            found.map_or(0, |(_, count)| *count)
+        };
+        let mut names: Vec<&str> = calls()
+            .map(|(name, _)| name)
+            .chain(self.host_calls.iter().map(|(name, _)| *name))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            let (counted, budgeted) = (counted(name), budgeted(name));
+            if counted != budgeted {
+                faults.push(format!("{counted} host calls {name}, its budget is {budgeted}"));
+            }
+        }
+        if cost.handed_over != self.handed_over {
+            let budget = self.handed_over;
+            faults.push(format!(
+                "{} allocations for the host, its budget is {budget}",
+                cost.handed_over
+            ));
+        }
+        if cost.fuel > self.most_fuel() {
+            let (most, last) = (self.most_fuel(), self.fuel);
+            faults.push(format!(
+                "{} fuel, its budget is {most} ({last} when last measured)",
+                cost.fuel
+            ));
+        }
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Overrun(format!("{}: {}", self.event, faults.join("; "))))
+        }
+    }
+
+    /// A row of the table that is printed.
+    pub fn row(&self, cost: &Cost) -> String {
+        let by_name: Vec<String> = cost
+            .host_calls
+            .iter()
+            .map(|(name, count)| format!("{count} {}", short(name)))
+            .collect();
+        let Cost { handed_over, fuel, host_calls } = cost;
+        let (total, most) = (host_calls.values().sum::<u32>(), self.most_fuel());
+        let by_name = by_name.join(", ");
+        format!("| {} | {total} | {handed_over} | {fuel} | {most} | {by_name} |", self.event)
+    }
+
+    fn most_fuel(&self) -> u64 {
+        self.fuel + self.fuel * FUEL_SLACK_PERCENT / 100
+    }
+}
+
+fn short(host_call: &str) -> &str {
+    host_call.strip_prefix("proxy_").unwrap_or(host_call)
+}
