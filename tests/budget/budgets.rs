@@ -11,9 +11,9 @@ use crate::host::Cost;
 /// The built module's size, in bytes. The limit of the issue is 1 MiB (1,048,576).
 pub const MODULE_BYTES: u64 = 2_200_000;
 
-/// How much more fuel than in the table passes, in percent: another compiler or crate moves it a little. Host
-/// calls and allocations have no such slack.
-const FUEL_SLACK_PERCENT: u64 = 10;
+/// How many more instructions than in the table pass, in percent: another compiler or crate moves them a little. Host
+/// calls have no such slack.
+const SLACK_PERCENT: u64 = 10;
 
 /// What one event may cost.
 pub struct Budget {
@@ -23,8 +23,8 @@ pub struct Budget {
     host_calls: &'static [(&'static str, u32)],
     /// How often the host has the module allocate room.
     handed_over: u32,
-    /// wasmi's fuel when this was last measured: about the number of instructions.
-    fuel: u64,
+    /// How many instructions of the module were run when this was last measured.
+    instructions: u64,
 }
 
 /// Loading the module and configuring it.
@@ -40,7 +40,7 @@ pub const START: Budget = Budget {
         ("random_get", 3),
     ],
     handed_over: 5,
-    fuel: 4_013_231,
+    instructions: 884593,
 };
 
 /// A tick while nothing happens: ten a second, in each worker.
@@ -48,7 +48,7 @@ pub const IDLE_TICK: Budget = Budget {
     event: "idle tick",
     host_calls: &[("proxy_get_current_time_nanoseconds", 2), ("proxy_set_effective_context", 1)],
     handed_over: 0,
-    fuel: 43_051,
+    instructions: 8316,
 };
 
 /// The tick after requests: it tells Envoy's metrics of them.
@@ -60,7 +60,7 @@ pub const BUSY_TICK: Budget = Budget {
         ("proxy_set_effective_context", 1),
     ],
     handed_over: 0,
-    fuel: 46_018,
+    instructions: 8949,
 };
 
 /// `mode: gateway`, a request that needs no user.
@@ -73,7 +73,7 @@ pub const ANONYMOUS: Budget = Budget {
         ("proxy_set_property", 1),
     ],
     handed_over: 1,
-    fuel: 537_726,
+    instructions: 130188,
 };
 
 /// `mode: gateway`, a user whose token and record are held: what nearly every request costs.
@@ -87,7 +87,7 @@ pub const WARM: Budget = Budget {
         ("proxy_set_property", 4),
     ],
     handed_over: 1,
-    fuel: 847_076,
+    instructions: 324570,
 };
 
 /// The same, where the client sent three context headers.
@@ -101,7 +101,7 @@ pub const WARM_FORGING: Budget = Budget {
         ("proxy_set_property", 4),
     ],
     handed_over: 1,
-    fuel: 909_375,
+    instructions: 340361,
 };
 
 /// `mode: gateway`, a user's first request: verified by the host, looked up by a callout.
@@ -122,7 +122,7 @@ pub const COLD: Budget = Budget {
         ("proxy_set_property", 4),
     ],
     handed_over: 5,
-    fuel: 1_392_486,
+    instructions: 448912,
 };
 
 /// Refused.
@@ -137,7 +137,7 @@ pub const TOKEN_MISSING: Budget = Budget {
         ("proxy_set_property", 3),
     ],
     handed_over: 1,
-    fuel: 626_250,
+    instructions: 155167,
 };
 
 /// Refused, verified by the host.
@@ -153,7 +153,7 @@ pub const TOKEN_EXPIRED: Budget = Budget {
         ("proxy_set_property", 4),
     ],
     handed_over: 2,
-    fuel: 1_104_828,
+    instructions: 381386,
 };
 
 /// Refused by the host.
@@ -169,7 +169,7 @@ pub const TOKEN_FORGED: Budget = Budget {
         ("proxy_set_property", 4),
     ],
     handed_over: 2,
-    fuel: 1_104_780,
+    instructions: 378915,
 };
 
 /// Refused unread.
@@ -184,7 +184,7 @@ pub const TOKEN_GARBAGE: Budget = Budget {
         ("proxy_set_property", 3),
     ],
     handed_over: 1,
-    fuel: 758_836,
+    instructions: 249019,
 };
 
 /// `mode: service`, context that a peer asserts which may, by its certificate.
@@ -199,7 +199,7 @@ pub const SERVICE_WARM: Budget = Budget {
         ("proxy_set_property", 2),
     ],
     handed_over: 2,
-    fuel: 971_215,
+    instructions: 233058,
 };
 
 /// `mode: egress`, context and the service's own token for another service of the mesh.
@@ -214,7 +214,7 @@ pub const EGRESS_WARM: Budget = Budget {
         ("proxy_set_property", 2),
     ],
     handed_over: 2,
-    fuel: 927_743,
+    instructions: 222018,
 };
 
 /// More was spent than may be, or not as is written.
@@ -261,11 +261,11 @@ impl Budget {
                 cost.handed_over
             ));
         }
-        if cost.fuel > self.most_fuel() {
-            let (most, last) = (self.most_fuel(), self.fuel);
+        if cost.instructions > self.most_instructions() {
+            let (most, last) = (self.most_instructions(), self.instructions);
             faults.push(format!(
-                "{} fuel, its budget is {most} ({last} when last measured)",
-                cost.fuel
+                "{} instructions, its budget is {most} ({last} when last measured)",
+                cost.instructions
             ));
         }
         if faults.is_empty() {
@@ -282,14 +282,17 @@ impl Budget {
             .iter()
             .map(|(name, count)| format!("{count} {}", short(name)))
             .collect();
-        let Cost { handed_over, fuel, host_calls } = cost;
-        let (total, most) = (host_calls.values().sum::<u32>(), self.most_fuel());
+        let Cost { handed_over, instructions, host_calls } = cost;
+        let (total, most) = (host_calls.values().sum::<u32>(), self.most_instructions());
         let by_name = by_name.join(", ");
-        format!("| {} | {total} | {handed_over} | {fuel} | {most} | {by_name} |", self.event)
+        format!(
+            "| {} | {total} | {handed_over} | {instructions} | {most} | {by_name} |",
+            self.event
+        )
     }
 
-    fn most_fuel(&self) -> u64 {
-        self.fuel + self.fuel * FUEL_SLACK_PERCENT / 100
+    fn most_instructions(&self) -> u64 {
+        self.instructions + self.instructions * SLACK_PERCENT / 100
     }
 }
 

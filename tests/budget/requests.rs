@@ -30,7 +30,7 @@ const MEASURED: [(&Budget, Measure); 13] = [
 #[test]
 fn nothing_costs_more_than_its_budget() {
     println!(
-        "\n| event | host calls | handed over | fuel | its budget | host calls by name |\n|---|---:|---:|---:|---:|---|"
+        "\n| event | host calls | handed over | instructions | its budget | host calls by name |\n|---|---:|---:|---:|---:|---|"
     );
     let overruns: Vec<Overrun> = MEASURED
         .iter()
