@@ -6,6 +6,8 @@
 
 use std::fmt::Write;
 
+use allocation_counter::AllocationInfo;
+
 use crate::host::Cost;
 
 /// The built module's size, in bytes. The limit of the issue is 1 MiB (1,048,576).
@@ -40,7 +42,7 @@ pub const START: Budget = Budget {
         ("random_get", 3),
     ],
     handed_over: 5,
-    instructions: 884593,
+    instructions: 884_593,
 };
 
 /// A tick while nothing happens: ten a second, in each worker.
@@ -48,7 +50,7 @@ pub const IDLE_TICK: Budget = Budget {
     event: "idle tick",
     host_calls: &[("proxy_get_current_time_nanoseconds", 2), ("proxy_set_effective_context", 1)],
     handed_over: 0,
-    instructions: 8316,
+    instructions: 8_316,
 };
 
 /// The tick after requests: it tells Envoy's metrics of them.
@@ -60,7 +62,7 @@ pub const BUSY_TICK: Budget = Budget {
         ("proxy_set_effective_context", 1),
     ],
     handed_over: 0,
-    instructions: 8949,
+    instructions: 8_949,
 };
 
 /// `mode: gateway`, a request that needs no user.
@@ -73,7 +75,7 @@ pub const ANONYMOUS: Budget = Budget {
         ("proxy_set_property", 1),
     ],
     handed_over: 1,
-    instructions: 130188,
+    instructions: 130_188,
 };
 
 /// `mode: gateway`, a user whose token and record are held: what nearly every request costs.
@@ -87,7 +89,7 @@ pub const WARM: Budget = Budget {
         ("proxy_set_property", 4),
     ],
     handed_over: 1,
-    instructions: 324570,
+    instructions: 324_570,
 };
 
 /// The same, where the client sent three context headers.
@@ -101,7 +103,7 @@ pub const WARM_FORGING: Budget = Budget {
         ("proxy_set_property", 4),
     ],
     handed_over: 1,
-    instructions: 340361,
+    instructions: 340_361,
 };
 
 /// `mode: gateway`, a user's first request: verified by the host, looked up by a callout.
@@ -122,7 +124,7 @@ pub const COLD: Budget = Budget {
         ("proxy_set_property", 4),
     ],
     handed_over: 5,
-    instructions: 448912,
+    instructions: 448_912,
 };
 
 /// Refused.
@@ -137,7 +139,7 @@ pub const TOKEN_MISSING: Budget = Budget {
         ("proxy_set_property", 3),
     ],
     handed_over: 1,
-    instructions: 155167,
+    instructions: 155_167,
 };
 
 /// Refused, verified by the host.
@@ -153,7 +155,7 @@ pub const TOKEN_EXPIRED: Budget = Budget {
         ("proxy_set_property", 4),
     ],
     handed_over: 2,
-    instructions: 381386,
+    instructions: 381_386,
 };
 
 /// Refused by the host.
@@ -169,7 +171,7 @@ pub const TOKEN_FORGED: Budget = Budget {
         ("proxy_set_property", 4),
     ],
     handed_over: 2,
-    instructions: 378915,
+    instructions: 378_915,
 };
 
 /// Refused unread.
@@ -184,7 +186,7 @@ pub const TOKEN_GARBAGE: Budget = Budget {
         ("proxy_set_property", 3),
     ],
     handed_over: 1,
-    instructions: 249019,
+    instructions: 249_019,
 };
 
 /// `mode: service`, context that a peer asserts which may, by its certificate.
@@ -199,7 +201,7 @@ pub const SERVICE_WARM: Budget = Budget {
         ("proxy_set_property", 2),
     ],
     handed_over: 2,
-    instructions: 233058,
+    instructions: 233_058,
 };
 
 /// `mode: egress`, context and the service's own token for another service of the mesh.
@@ -214,8 +216,38 @@ pub const EGRESS_WARM: Budget = Budget {
         ("proxy_set_property", 2),
     ],
     handed_over: 2,
-    instructions: 222018,
+    instructions: 222_018,
 };
+
+/// What the core may allocate for one event, natively.
+pub struct AllocationBudget {
+    /// The event.
+    event: &'static str,
+    /// How many allocations.
+    count: u64,
+    /// Of how many bytes, all together, and whether or not at the same time.
+    bytes: u64,
+}
+
+/// [`ANONYMOUS`].
+pub const CORE_ANONYMOUS: AllocationBudget =
+    AllocationBudget { event: "gateway: anonymous", count: 132, bytes: 3_702 };
+
+/// [`WARM`].
+pub const CORE_WARM: AllocationBudget =
+    AllocationBudget { event: "gateway: warm", count: 160, bytes: 5_207 };
+
+/// [`WARM_FORGING`].
+pub const CORE_WARM_FORGING: AllocationBudget =
+    AllocationBudget { event: "gateway: warm, forging", count: 177, bytes: 5_766 };
+
+/// [`TOKEN_MISSING`].
+pub const CORE_REFUSED: AllocationBudget =
+    AllocationBudget { event: "gateway: token missing", count: 123, bytes: 3_374 };
+
+/// [`SERVICE_WARM`].
+pub const CORE_SERVICE: AllocationBudget =
+    AllocationBudget { event: "service: asserted", count: 269, bytes: 7_127 };
 
 /// More was spent than may be, or not as is written.
 pub struct Overrun(String);
@@ -293,6 +325,27 @@ impl Budget {
 
     fn most_instructions(&self) -> u64 {
         self.instructions + self.instructions * SLACK_PERCENT / 100
+    }
+}
+
+impl AllocationBudget {
+    /// # Errors
+    /// What of this was more than may be.
+    pub fn check(&self, spent: &AllocationInfo) -> Result<(), Overrun> {
+        let AllocationInfo { count_total: count, bytes_total: bytes, .. } = *spent;
+        if count <= self.count && bytes <= self.bytes {
+            return Ok(());
+        }
+        Err(Overrun(format!(
+            "core, {}: {count} allocations of {bytes} bytes, its budget is {} of {}",
+            self.event, self.count, self.bytes
+        )))
+    }
+
+    /// A row of the table that is printed.
+    pub fn row(&self, spent: &AllocationInfo) -> String {
+        let AllocationInfo { count_total: count, bytes_total: bytes, .. } = *spent;
+        format!("| {} | {count} | {} | {bytes} | {} |", self.event, self.count, self.bytes)
     }
 }
 

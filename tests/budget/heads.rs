@@ -34,6 +34,17 @@ pub fn bearing(token: &str) -> Headers {
     with(browser(), &[("authorization", &format!("Bearer {token}"))])
 }
 
+/// `head` with the context that a gateway sets.
+pub fn asserting(head: Headers) -> Headers {
+    let context = [
+        ("x-user-id", "u-2001"),
+        ("x-user-clerk-id", "user_2abc"),
+        ("x-user-role", "USER"),
+        ("x-user-channel-id", "ch-2001"),
+    ];
+    with(head, &context)
+}
+
 /// `head` with these headers behind it.
 pub fn with(mut head: Headers, more: &[(&str, &str)]) -> Headers {
     head.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())));

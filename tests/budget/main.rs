@@ -13,6 +13,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod allocations;
 mod budgets;
 mod heads;
 mod host;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::budgets::{self, Budget, Overrun};
-use crate::heads::{bearing, browser, to, with};
+use crate::heads::{asserting, bearing, browser, to, with};
 use crate::host::{Cost, Headers, Stream, Vm};
 use crate::scenes::{GATEWAY, START, gateway_config, loaded, ready, shipped, token};
 use crate::tokens::{Rs256, claims};
@@ -184,17 +184,6 @@ fn egress_warm() -> Cost {
     assert_eq!(stream.value("x-service-name"), Some("videos"));
     assert!(stream.value("x-service-authorization").unwrap().starts_with("Bearer aaa"));
     cost
-}
-
-/// `head` with the context that a gateway sets.
-fn asserting(head: Headers) -> Headers {
-    let context = [
-        ("x-user-id", "u-2001"),
-        ("x-user-clerk-id", "user_2abc"),
-        ("x-user-role", "USER"),
-        ("x-user-channel-id", "ch-2001"),
-    ];
-    with(head, &context)
 }
 
 fn facts(stream: &Stream) -> Vec<String> {
