@@ -15,8 +15,7 @@ use meshgate::worker::{Disposition, Worker};
 use serde_json::Value;
 
 use crate::budgets::{self, AllocationBudget, Overrun};
-use crate::heads::{asserting, bearing, browser, to, with};
-use crate::host::Headers;
+use crate::heads::{Headers, asserting, bearing, browser, to, with};
 use crate::scenes::{self, GATEWAY, START, gateway_config, shipped, token};
 
 /// What is sent, to a worker that knows of it.

@@ -1,6 +1,7 @@
 //! The heads of requests, as Envoy hands them over.
 
-use crate::host::Headers;
+/// Names and values, in order.
+pub type Headers = Vec<(String, Vec<u8>)>;
 
 /// What Chrome's `fetch` sends, and a listener at the edge adds.
 const BROWSER: [(&str, &str); 15] = [

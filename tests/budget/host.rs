@@ -13,7 +13,8 @@ use std::time::Duration;
 use wasmi::{Engine, ExternType, Instance, Linker, Module, Store, Val};
 use wasmi::{WasmParams, WasmResults};
 
-pub use world::{Callout, Headers, Stream, World};
+use crate::heads::Headers;
+pub use world::{Callout, Stream, World};
 
 /// The root context of the one plugin.
 const ROOT: u32 = 1;
@@ -41,15 +42,28 @@ pub struct Vm {
     last_context: u32,
 }
 
-static MODULE: LazyLock<Module> = LazyLock::new(|| {
-    let bytes = std::fs::read(harness::module::build()).unwrap();
-    Module::new(&Engine::default(), instructions::counted(&bytes)).unwrap()
-});
+/// The built module.
+pub static PLAIN: LazyLock<Module> = LazyLock::new(|| module(&built()));
+
+/// The same, which counts its instructions, and so is slower.
+pub static COUNTING: LazyLock<Module> = LazyLock::new(|| module(&instructions::counted(&built())));
+
+fn built() -> Vec<u8> {
+    std::fs::read(harness::module::build()).unwrap()
+}
+
+fn module(bytes: &[u8]) -> Module {
+    Module::new(&Engine::default(), bytes).unwrap()
+}
 
 impl Vm {
-    /// A worker in which the module has been loaded, with these variables in its environment.
-    pub fn load(environment: &[(&str, &str)], now: Duration, services: Services) -> Self {
-        let module = &*MODULE;
+    /// A worker in which `module` has been loaded, with these variables in its environment.
+    pub fn load(
+        module: &Module,
+        environment: &[(&str, &str)],
+        now: Duration,
+        services: Services,
+    ) -> Self {
         let mut linker = Linker::new(module.engine());
         for import in module.imports() {
             let ExternType::Func(ty) = import.ty() else { panic!("not a function: {import:?}") };
@@ -162,7 +176,7 @@ impl Vm {
         (happened, self.spent())
     }
 
-    /// What the module did since this was last asked, or it was loaded.
+    /// What the module did since this was last asked, or it was loaded, if it is [`COUNTING`].
     pub fn spent(&mut self) -> Cost {
         let counter = self.instance.get_global(&self.store, instructions::COUNTER).unwrap();
         let Val::I64(count) = counter.get(&self.store) else { panic!("not an i64: {counter:?}") };

@@ -17,6 +17,7 @@ mod allocations;
 mod budgets;
 mod heads;
 mod host;
+mod memory;
 mod module;
 mod requests;
 mod scenes;

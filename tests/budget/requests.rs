@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::budgets::{self, Budget, Overrun};
-use crate::heads::{asserting, bearing, browser, to, with};
-use crate::host::{Cost, Headers, Stream, Vm};
+use crate::heads::{Headers, asserting, bearing, browser, to, with};
+use crate::host::{Cost, Stream, Vm};
 use crate::scenes::{GATEWAY, START, gateway_config, loaded, ready, shipped, token};
 use crate::tokens::{Rs256, claims};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::host::{Callout, Vm};
+use crate::host::{COUNTING, Callout, Vm};
 use crate::tokens::{Rs256, claims, record};
 
 /// 2026-01-01T00:00:00Z.
@@ -44,7 +44,7 @@ pub fn gateway_config() -> Value {
 pub fn loaded() -> Vm {
     let environment = [("MESH_CLIENT_SECRET", "a secret")];
     let services = |call: &Callout| Some(answer(&call.cluster, &call.path));
-    Vm::load(&environment, Duration::from_secs(START), Box::new(services))
+    Vm::load(&COUNTING, &environment, Duration::from_secs(START), Box::new(services))
 }
 
 /// A worker that has this config and the issuer's keys, or the service's own token.

@@ -3,7 +3,8 @@
 use wasmi::{Caller, Error, Extern, Memory, Val};
 
 use super::signatures;
-use super::world::{Callout, Headers, Reply, World};
+use super::world::{Callout, Reply, World};
+use crate::heads::Headers;
 
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
@@ -65,13 +66,14 @@ pub(super) fn call(
                 CALL_RESPONSE_BODY => &world.answer.as_ref().unwrap().1,
                 other => panic!("no buffer {other} is modelled"),
             };
-            let bytes = bytes.iter().skip(size(*start)).take(size(*longest)).copied().collect();
-            hand_over(caller, bytes, *data_at, *size_at)?
+            let bytes: Vec<u8> =
+                bytes.iter().skip(size(*start)).take(size(*longest)).copied().collect();
+            hand_over(caller, &bytes, *data_at, *size_at)?
         }
         ("proxy_get_property", [path, path_size, data_at, size_at]) => {
             let path = read_text(caller, *path, *path_size);
             match caller.data_mut().property(&path) {
-                Some(value) => hand_over(caller, value, *data_at, *size_at)?,
+                Some(value) => hand_over(caller, &value, *data_at, *size_at)?,
                 None => NOT_FOUND,
             }
         }
@@ -95,7 +97,7 @@ pub(super) fn call(
             match function.as_str() {
                 "verify_signature" => {
                     let result = signatures::verify(&given);
-                    hand_over(caller, result, *at, *size_at)?
+                    hand_over(caller, &result, *at, *size_at)?
                 }
                 _ => NOT_FOUND,
             }
@@ -113,13 +115,13 @@ fn headers(caller: &mut Caller<'_, World>, name: &str, arguments: &[u64]) -> Res
     Ok(match (name, arguments) {
         ("proxy_get_header_map_pairs", [map, data_at, size_at]) => {
             let bytes = encoded(&headers_of(caller, *map));
-            hand_over(caller, bytes, *data_at, *size_at)?
+            hand_over(caller, &bytes, *data_at, *size_at)?
         }
         ("proxy_get_header_map_value", [map, key, key_size, data_at, size_at]) => {
             let key = read_text(caller, *key, *key_size);
             let found = headers_of(caller, *map).into_iter().find(|(name, _)| *name == key);
             match found {
-                Some((_, value)) => hand_over(caller, value, *data_at, *size_at)?,
+                Some((_, value)) => hand_over(caller, &value, *data_at, *size_at)?,
                 None => NOT_FOUND,
             }
         }
@@ -158,7 +160,7 @@ fn shared(caller: &mut Caller<'_, World>, name: &str, arguments: &[u64]) -> Resu
             match caller.data().shared.get(&key).cloned() {
                 Some((bytes, version)) => {
                     write(caller, *version_at, &version.to_le_bytes());
-                    hand_over(caller, bytes, *data_at, *size_at)?
+                    hand_over(caller, &bytes, *data_at, *size_at)?
                 }
                 None => NOT_FOUND,
             }
@@ -192,7 +194,7 @@ fn shared(caller: &mut Caller<'_, World>, name: &str, arguments: &[u64]) -> Resu
         ("proxy_dequeue_shared_queue", [id, data_at, size_at]) => {
             let queue = caller.data_mut().queues.get_mut(size(*id) - 1);
             match queue.map(std::collections::VecDeque::pop_front) {
-                Some(Some(item)) => hand_over(caller, item, *data_at, *size_at)?,
+                Some(Some(item)) => hand_over(caller, &item, *data_at, *size_at)?,
                 Some(None) => EMPTY,
                 None => NOT_FOUND,
             }
@@ -322,7 +324,7 @@ fn decoded(bytes: &[u8]) -> Headers {
 /// Writes `bytes` to where the module allocates room for them, and where that is. Nothing needs no room.
 fn hand_over(
     caller: &mut Caller<'_, World>,
-    bytes: Vec<u8>,
+    bytes: &[u8],
     data_at: u64,
     size_at: u64,
 ) -> Result<u32, Error> {
@@ -333,7 +335,7 @@ fn hand_over(
         let allocate = caller.get_export("proxy_on_memory_allocate").and_then(Extern::into_func);
         let allocate = allocate.unwrap().typed::<u32, u32>(&*caller)?;
         place = allocate.call(&mut *caller, length)?;
-        write(caller, place.into(), &bytes);
+        write(caller, place.into(), bytes);
     }
     write(caller, data_at, &place.to_le_bytes());
     write(caller, size_at, &length.to_le_bytes());

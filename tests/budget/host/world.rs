@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::Cost;
-
-/// Names and values, in order.
-pub type Headers = Vec<(String, Vec<u8>)>;
+use crate::heads::Headers;
 
 /// A request, and what became of it.
 #[derive(Debug, Default)]

@@ -1,0 +1,25 @@
+//! How long the core's stages take, natively: `cargo bench --bench core`. `tests/budget` counts what is spent and
+//! holds it down; this is for finding out where the time goes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs,
+    reason = "a benchmark fails by panicking"
+)]
+#![allow(dead_code, reason = "not all that the budgets need is timed")]
+
+#[path = "../../tests/budget/heads.rs"]
+mod heads;
+mod setting;
+mod stages;
+#[path = "../../tests/budget/tokens.rs"]
+mod tokens;
+mod whole;
+
+fn main() {
+    divan::main();
+}
