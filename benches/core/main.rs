@@ -1,5 +1,5 @@
-//! How long the core's stages take, natively: `cargo bench --bench core`. `tests/budget` counts what is spent and
-//! holds it down; this is for finding out where the time goes.
+//! How long the core's stages take, and what they allocate, natively: `cargo bench --bench core`. `tests/budget`
+//! counts what is spent and holds it down; this is for finding out where it goes.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +19,9 @@ mod stages;
 #[path = "../../tests/budget/tokens.rs"]
 mod tokens;
 mod whole;
+
+#[global_allocator]
+static ALLOCATIONS: divan::AllocProfiler = divan::AllocProfiler::system();
 
 fn main() {
     divan::main();

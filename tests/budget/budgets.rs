@@ -4,11 +4,9 @@
 //! measure anew: `cargo test --test budget -- --nocapture`; what it prints is what goes below. Lower a budget
 //! whenever the code has become cheaper, since only then does the test notice when it gets worse again.
 
-use std::fmt::Write;
+mod check;
 
-use allocation_counter::AllocationInfo;
-
-use crate::host::Cost;
+pub use check::{Overrun, told};
 
 /// The built module's size, in bytes. The limit of the issue is 1 MiB (1,048,576).
 pub const MODULE_BYTES: u64 = 2_200_000;
@@ -258,107 +256,3 @@ pub const CORE_REFUSED: AllocationBudget =
 /// [`SERVICE_WARM`].
 pub const CORE_SERVICE: AllocationBudget =
     AllocationBudget { event: "service: asserted", count: 269, bytes: 7_127 };
-
-/// More was spent than may be, or not as is written.
-pub struct Overrun(String);
-
-/// All of them, and what to do.
-pub fn told(overruns: &[Overrun]) -> String {
-    let mut told = String::from("\n");
-    for Overrun(line) in overruns {
-        let _ = writeln!(told, "{line}");
-    }
-    told + "what is spent on each request is spent millions of times: take out what is not needed. If it is worth it, \
-            or has become less, write the new figure into tests/budget/budgets.rs, and say why in the commit\n"
-}
-
-impl Budget {
-    /// # Errors
-    /// What of the cost is not as this says.
-    pub fn check(&self, cost: &Cost) -> Result<(), Overrun> {
-        let mut faults = Vec::new();
-        let calls = || cost.host_calls.iter().map(|(name, count)| (name.as_str(), *count));
-        let counted =
-            |name: &str| calls().find(|(own, _)| *own == name).map_or(0, |(_, count)| count);
-        let budgeted = |name: &str| {
-            let found = self.host_calls.iter().find(|(own, _)| *own == name);
-            found.map_or(0, |(_, count)| *count)
-        };
-        let mut names: Vec<&str> = calls()
-            .map(|(name, _)| name)
-            .chain(self.host_calls.iter().map(|(name, _)| *name))
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        for name in names {
-            let (counted, budgeted) = (counted(name), budgeted(name));
-            if counted != budgeted {
-                faults.push(format!("{counted} host calls {name}, its budget is {budgeted}"));
-            }
-        }
-        if cost.handed_over != self.handed_over {
-            let budget = self.handed_over;
-            faults.push(format!(
-                "{} allocations for the host, its budget is {budget}",
-                cost.handed_over
-            ));
-        }
-        if cost.instructions > self.most_instructions() {
-            let (most, last) = (self.most_instructions(), self.instructions);
-            faults.push(format!(
-                "{} instructions, its budget is {most} ({last} when last measured)",
-                cost.instructions
-            ));
-        }
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            Err(Overrun(format!("{}: {}", self.event, faults.join("; "))))
-        }
-    }
-
-    /// A row of the table that is printed.
-    pub fn row(&self, cost: &Cost) -> String {
-        let by_name: Vec<String> = cost
-            .host_calls
-            .iter()
-            .map(|(name, count)| format!("{count} {}", short(name)))
-            .collect();
-        let Cost { handed_over, instructions, host_calls } = cost;
-        let (total, most) = (host_calls.values().sum::<u32>(), self.most_instructions());
-        let by_name = by_name.join(", ");
-        format!(
-            "| {} | {total} | {handed_over} | {instructions} | {most} | {by_name} |",
-            self.event
-        )
-    }
-
-    fn most_instructions(&self) -> u64 {
-        self.instructions + self.instructions * SLACK_PERCENT / 100
-    }
-}
-
-impl AllocationBudget {
-    /// # Errors
-    /// What of this was more than may be.
-    pub fn check(&self, spent: &AllocationInfo) -> Result<(), Overrun> {
-        let AllocationInfo { count_total: count, bytes_total: bytes, .. } = *spent;
-        if count <= self.count && bytes <= self.bytes {
-            return Ok(());
-        }
-        Err(Overrun(format!(
-            "core, {}: {count} allocations of {bytes} bytes, its budget is {} of {}",
-            self.event, self.count, self.bytes
-        )))
-    }
-
-    /// A row of the table that is printed.
-    pub fn row(&self, spent: &AllocationInfo) -> String {
-        let AllocationInfo { count_total: count, bytes_total: bytes, .. } = *spent;
-        format!("| {} | {count} | {} | {bytes} | {} |", self.event, self.count, self.bytes)
-    }
-}
-
-fn short(host_call: &str) -> &str {
-    host_call.strip_prefix("proxy_").unwrap_or(host_call)
-}

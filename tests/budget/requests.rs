@@ -43,6 +43,18 @@ fn nothing_costs_more_than_its_budget() {
     assert!(overruns.is_empty(), "{}", budgets::told(&overruns));
 }
 
+/// Whatever the table is made to say: these are what makes workers wait for each other, or costs a system call.
+#[test]
+fn no_warm_request_asks_for_what_is_shared_or_slow() {
+    use budgets::{ANONYMOUS, EGRESS_WARM, SERVICE_WARM, WARM, WARM_FORGING};
+    let kept_out = ["shared", "http_call", "metric", "foreign", "log"];
+    for budget in [&ANONYMOUS, &WARM, &WARM_FORGING, &SERVICE_WARM, &EGRESS_WARM] {
+        for name in budget.host_calls() {
+            assert!(!kept_out.iter().any(|part| name.contains(part)), "{name}");
+        }
+    }
+}
+
 #[test]
 fn what_is_measured_once_is_measured_the_same_again() {
     assert_eq!(warm(), warm());
