@@ -103,7 +103,14 @@ impl Filling {
                 assert!(stream.goes_on, "{user}: {stream:?}");
             }
         }
+        // The first and the last of them are held, and so are all between.
+        for user in [0, USERS - 1] {
+            let token = self.token(&format!("user_{user:022}"));
+            assert!(self.vm.request(bearing(&token), &[]).goes_on);
+        }
         self.vm.tick_after(Duration::from_millis(100));
+        let lookups = self.vm.world().metric("meshgate.user.cache_miss");
+        assert_eq!(lookups, Some(USERS.try_into().unwrap()), "a user was looked up twice");
         self.tell(&format!("{TOKENS} tokens and {USERS} users"));
     }
 
