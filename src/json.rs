@@ -4,6 +4,8 @@
 //! the last one. Two readers that choose differently see two different tokens, so meshgate refuses.
 //! Nesting is bounded by `serde_json`'s own limit of 128 levels.
 
+pub mod shape;
+
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};

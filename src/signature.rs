@@ -4,8 +4,8 @@
 //! host has the foreign function `verify_signature` and passed a test of it; everything else, and
 //! everything on other hosts, in this module. Both ways give the same verdict.
 //!
-//! In this module the primitives are `jwt-simple`'s own: its key types read and judge the keys, and
-//! the implementations beneath them (`superboring`, the RustCrypto curves) check the signature. Its
+//! In this module the primitives are `jwt-simple`'s own: its key types read and judge RSA and Ed25519 keys,
+//! and the implementations beneath them (`superboring`, the RustCrypto curves) check the signature. Its
 //! `verify_token` is not used, since it brings a second reading of header and claims with it, and a
 //! token must have one reading whoever checks its signature.
 
@@ -15,12 +15,13 @@ pub mod signing;
 use std::fmt;
 
 use jwt_simple::prelude::{
-    ECDSAP256PublicKeyLike, ECDSAP256kPublicKeyLike, ECDSAP384PublicKeyLike, ES256PublicKey,
-    ES256kPublicKey, ES384PublicKey, Ed25519PublicKey, EdDSAPublicKeyLike, HS256Key, HS384Key,
-    HS512Key, MACLike, RS256PublicKey, RSAPublicKeyLike,
+    Ed25519PublicKey, EdDSAPublicKeyLike, HS256Key, HS384Key, HS512Key, MACLike, RS256PublicKey,
+    RSAPublicKeyLike,
 };
 use p256::ecdsa::signature::Verifier as _;
-use p256::pkcs8::EncodePublicKey as _;
+use p256::elliptic_curve::point::AffineCoordinates;
+use p256::elliptic_curve::{self, AffinePoint, CurveArithmetic, FieldBytes};
+use p256::pkcs8::EncodePublicKey;
 use superboring::hash::MessageDigest;
 use superboring::mldsa::{self, MlDsaPublicKey};
 use superboring::pkey::{PKey, Public};
@@ -142,10 +143,10 @@ pub struct PublicKey {
 
 enum Material {
     Rsa(Box<PKey<Public>>),
-    P256(ES256PublicKey),
-    P384(ES384PublicKey),
+    P256(p256::ecdsa::VerifyingKey),
+    P384(p384::ecdsa::VerifyingKey),
     P521(Box<p521::ecdsa::VerifyingKey>),
-    K256(ES256kPublicKey),
+    K256(k256::ecdsa::VerifyingKey),
     Ed25519(Ed25519PublicKey),
     MlDsa(MlDsa, Box<MlDsaPublicKey>),
     Hmac(Vec<u8>),
@@ -192,34 +193,24 @@ impl PublicKey {
     /// A key on the curve called `crv`, by the coordinates of its point.
     #[must_use]
     pub fn ec(crv: &str, x: &[u8], y: &[u8]) -> Option<Self> {
-        // RFC 7518 section 6.2.1.2: the length of a coordinate is that of the curve.
-        let length = match crv {
-            "P-256" | "secp256k1" => 32,
-            "P-384" => 48,
-            "P-521" => 66,
-            _ => return None,
-        };
-        if x.len() != length || y.len() != length {
-            return None;
-        }
-        let point = [&[4][..], x, y].concat();
         let (material, spki) = match crv {
             "P-256" => {
-                let key = ES256PublicKey::from_bytes(&point).ok()?;
-                let spki = key.to_der().ok()?;
-                (Material::P256(key), spki)
+                let key: p256::PublicKey = ec_key(x, y)?;
+                (Material::P256(key.into()), spki(&key)?)
             }
             "P-384" => {
-                let key = ES384PublicKey::from_bytes(&point).ok()?;
-                let spki = key.to_der().ok()?;
-                (Material::P384(key), spki)
+                let key: p384::PublicKey = ec_key(x, y)?;
+                (Material::P384(key.into()), spki(&key)?)
             }
             "P-521" => {
-                let key = p521::ecdsa::VerifyingKey::from_sec1_bytes(&point).ok()?;
-                let spki = p521::PublicKey::from(key).to_public_key_der().ok()?.into_vec();
-                (Material::P521(Box::new(key)), spki)
+                let key: p521::PublicKey = ec_key(x, y)?;
+                (Material::P521(Box::new(key.into())), spki(&key)?)
             }
-            _ => (Material::K256(ES256kPublicKey::from_bytes(&point).ok()?), Vec::new()),
+            "secp256k1" => {
+                let key: k256::PublicKey = ec_key(x, y)?;
+                (Material::K256(key.into()), Vec::new())
+            }
+            _ => return None,
         };
         Some(Self { material, spki })
     }
@@ -306,11 +297,11 @@ impl PublicKey {
             }
             (Material::P256(key), Algorithm::Es(Hash::Sha256)) => {
                 let signature = p256::ecdsa::Signature::from_slice(signature).ok()?;
-                Some(key.public_key().as_ref().verify(input, &signature).is_ok())
+                Some(key.verify(input, &signature).is_ok())
             }
             (Material::P384(key), Algorithm::Es(Hash::Sha384)) => {
                 let signature = p384::ecdsa::Signature::from_slice(signature).ok()?;
-                Some(key.public_key().as_ref().verify(input, &signature).is_ok())
+                Some(key.verify(input, &signature).is_ok())
             }
             (Material::P521(key), Algorithm::Es(Hash::Sha512)) => {
                 let signature = p521::ecdsa::Signature::from_slice(signature).ok()?;
@@ -321,7 +312,7 @@ impl PublicKey {
                 // Unlike the NIST curves' code, this one takes a high `s` only after the caller
                 // made it low; RFC 8812 section 3.2 leaves both valid.
                 let signature = signature.normalize_s();
-                Some(key.public_key().as_ref().verify(input, &signature).is_ok())
+                Some(key.verify(input, &signature).is_ok())
             }
             (Material::Ed25519(key), Algorithm::EdDsa) => {
                 let signature = ed25519_compact::Signature::from_slice(signature).ok()?;
@@ -341,6 +332,23 @@ impl PublicKey {
             (_, _) => None,
         }
     }
+}
+
+/// The key with these coordinates, where that is a point on the curve. Not read as the encoding of a point
+/// would be: that may have one coordinate alone, and what finds the other is much code for nothing.
+fn ec_key<C>(x: &[u8], y: &[u8]) -> Option<elliptic_curve::PublicKey<C>>
+where
+    C: CurveArithmetic,
+    AffinePoint<C>: AffineCoordinates<FieldRepr = FieldBytes<C>>,
+{
+    // RFC 7518 section 6.2.1.2: the length of a coordinate is that of the curve.
+    let (x, y) = (FieldBytes::<C>::try_from(x).ok()?, FieldBytes::<C>::try_from(y).ok()?);
+    let point = AffinePoint::<C>::from_coordinates(&x, &y).into_option()?;
+    elliptic_curve::PublicKey::from_affine(point).ok()
+}
+
+fn spki(key: &impl EncodePublicKey) -> Option<Vec<u8>> {
+    Some(key.to_public_key_der().ok()?.into_vec())
 }
 
 fn made_by_rsa(

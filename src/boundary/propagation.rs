@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::board::{Exchange, Place, Posted, View};
 use crate::context::UserContext;
+use crate::json;
 use crate::time::{NUDGE, UnixTime};
 
 /// How long a context is remembered: the requests that one causes are made by then.
@@ -130,7 +131,7 @@ fn to_bytes(context: &UserContext) -> Vec<u8> {
 }
 
 fn from_bytes(bytes: &[u8]) -> Option<Vec<(String, String)>> {
-    let headers: Value = serde_json::from_slice(bytes).ok()?;
+    let headers = json::parse(bytes).ok()?;
     let pair = |pair: &Value| {
         let text = |place: usize| pair.get(place)?.as_str().map(str::to_owned);
         Some((text(0)?, text(1)?))

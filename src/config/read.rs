@@ -10,10 +10,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use serde_path_to_error::Segment;
 
 use super::names::{self, BadName};
 use super::{Config, ConfigError, Environment, Problem, encoding, raw, warnings};
+use crate::json::shape::{self, Fault, Step};
 
 /// Most problems reported in one go. A config with more has the wrong file in its place.
 const MAX_PROBLEMS: usize = 50;
@@ -143,61 +143,29 @@ fn warn_of_written_secrets(value: &Value, at: &At<'_>) {
 /// Reads what has the right shape, and reports the rest.
 fn shape(mut value: Value, report: &Report) -> raw::Config {
     for _ in 0..MAX_PROBLEMS {
-        let error = match serde_path_to_error::deserialize::<_, raw::Config>(&value) {
+        let mut misfit = match shape::read(value.clone()) {
             Ok(config) => return config,
-            Err(error) => error,
+            Err(misfit) => misfit,
         };
-        let mut place: Vec<Step> = error.path().iter().filter_map(Step::of).collect();
-        let message = error.inner().to_string();
-        let told = match UnknownField::of(&message) {
-            Some(unknown) => {
-                // The path of this error ends at the unknown name or at its object.
-                if place.last() != Some(&Step::Name(unknown.name.clone())) {
-                    place.push(Step::Name(unknown.name.clone()));
-                }
-                if let Some(meant) = &unknown.meant {
-                    let mut other = place.clone();
-                    other.pop();
-                    other.push(Step::Name(meant.clone()));
+        let told = match misfit.fault {
+            Fault::UnknownName { name, known } => {
+                let meant = meant(&name, known);
+                if let Some(meant) = meant {
+                    let mut other = misfit.place.clone();
+                    other.push(Step::Name(meant.to_owned()));
                     report.silence(&path_of(&other));
                 }
-                unknown.told()
+                misfit.place.push(Step::Name(name));
+                told_of_unknown(meant, known)
             }
-            None => without_value(&message).replace("struct ", "an object of "),
+            Fault::Other(message) => message,
         };
-        report.add(path_of(&place), told);
-        if !take_out(&mut value, &place) {
+        report.add(path_of(&misfit.place), told);
+        if !take_out(&mut value, &misfit.place) {
             break;
         }
     }
     raw::Config::default()
-}
-
-/// serde's message without the value it quotes: what stands in the wrong place may be a secret.
-fn without_value(message: &str) -> String {
-    match message.rsplit_once(", expected ") {
-        Some((found, expected)) if message.starts_with("invalid ") => {
-            let kind = found.split(['"', '`']).next().unwrap_or_default().trim_end();
-            format!("{kind}, expected {expected}")
-        }
-        Some(_) | None => message.to_owned(),
-    }
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Step {
-    Name(String),
-    Index(usize),
-}
-
-impl Step {
-    fn of(segment: &Segment) -> Option<Self> {
-        match segment {
-            Segment::Map { key } => Some(Self::Name(key.clone())),
-            Segment::Seq { index } => Some(Self::Index(*index)),
-            Segment::Enum { .. } | Segment::Unknown => None,
-        }
-    }
 }
 
 fn path_of(place: &[Step]) -> String {
@@ -236,33 +204,22 @@ fn take_out(value: &mut Value, place: &[Step]) -> bool {
     }
 }
 
-/// serde's report of a name that a struct has not.
-struct UnknownField {
-    name: String,
-    meant: Option<String>,
-    known: Vec<String>,
+/// Tells that an object has no such member, and which one may be meant or which there are.
+fn told_of_unknown(meant: Option<&str>, known: &[&str]) -> String {
+    match meant {
+        Some(meant) => format!("unknown field, did you mean `{meant}`?"),
+        None => format!("unknown field, there are `{}`", known.join("`, `")),
+    }
 }
 
-impl UnknownField {
-    fn of(message: &str) -> Option<Self> {
-        let rest = message.strip_prefix("unknown field `")?;
-        let (name, rest) = rest.split_once('`')?;
-        let known: Vec<String> = rest.split('`').skip(1).step_by(2).map(str::to_owned).collect();
-        let meant = known
-            .iter()
-            .map(|known| (strsim::jaro_winkler(name, known), known))
-            .filter(|(likeness, _)| *likeness > 0.8)
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .map(|(_, known)| known.clone());
-        Some(Self { name: name.to_owned(), meant, known })
-    }
-
-    fn told(&self) -> String {
-        match &self.meant {
-            Some(meant) => format!("unknown field, did you mean `{meant}`?"),
-            None => format!("unknown field, there are `{}`", self.known.join("`, `")),
-        }
-    }
+/// Which of the names that there are `name` may stand for.
+fn meant(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    known
+        .iter()
+        .map(|known| (strsim::jaro_winkler(name, known), *known))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known)
 }
 
 /// What has been reported so far.

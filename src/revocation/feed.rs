@@ -14,7 +14,7 @@ use super::{BadEntry, Entry, Revocations, Terms};
 use crate::callout::{Answer, CallRequest, Failure};
 use crate::config::Feed as Config;
 use crate::config::names::{form_encoded, is_header_value};
-use crate::json;
+use crate::json::{self, shape};
 use crate::time::UnixTime;
 
 /// Longest `etag` and `next`, in bytes: they are sent with every poll.
@@ -356,7 +356,7 @@ impl Feed {
 
 fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FeedError> {
     let value = json::parse(bytes).map_err(|_| FeedError::NotAFeed)?;
-    serde_json::from_value(value).map_err(|_| FeedError::NotAFeed)
+    shape::read(value).map_err(|_| FeedError::NotAFeed)
 }
 
 fn read(body: &[u8]) -> Result<Document, FeedError> {

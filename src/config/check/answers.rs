@@ -162,7 +162,9 @@ fn check_text(text: String, content_type: Option<String>, at: &At<'_>) -> Option
         }
     };
     let content = Content::Text(text, escape);
-    if escape == Escape::Json && serde_json::from_str::<Value>(&content.fill(PROBE)).is_err() {
+    if escape == Escape::Json
+        && serde_json::from_slice::<Value>(content.fill(PROBE).as_bytes()).is_err()
+    {
         return at_text.problem("is not JSON, as its `content_type` says, write it as `json: ...`");
     }
     Some(Body { content_type, content })

@@ -89,7 +89,7 @@ fn try_build(visibly: bool) -> Result<PathBuf, String> {
     }
     ensure_target()?;
     let mut build = cargo();
-    build.args(["build", "--release", "--lib", "--target", TARGET]);
+    build.arg("wasm");
     // They are meant for the tests' build, and would replace the flags of .cargo/config.toml.
     for variable in
         ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "LLVM_PROFILE_FILE"]
@@ -99,7 +99,7 @@ fn try_build(visibly: bool) -> Result<PathBuf, String> {
     if visibly {
         build.stderr(Stdio::inherit());
     }
-    let command = format!("cargo build --release --lib --target {TARGET}");
+    let command = "cargo wasm";
     let output = build.output().map_err(|error| format!("cannot run `{command}`: {error}"))?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -109,7 +109,7 @@ fn try_build(visibly: bool) -> Result<PathBuf, String> {
     if !module.is_file() {
         let path = module.display();
         return Err(format!(
-            "`{command}` made no {path}; is `cdylib` still among the library's crate types?"
+            "`{command}` made no {path}; is the alias in .cargo/config.toml as it was?"
         ));
     }
     Ok(module)
