@@ -1,16 +1,15 @@
 //! A map that never holds more than it may: the one container for what strangers make grow.
 
-use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash, RandomState};
 
-use hashbrown::HashTable;
+use hashbrown::{Equivalent, HashTable};
 
 /// A cache of at most `capacity` entries, of which half is for those that were used again.
 ///
 /// An entry begins among those seen once and moves when it is first asked for. So a flood of entries
 /// that nobody asks for again, be it a scan or an attack, pushes out only its like.
 ///
-/// Keys are hashed with a random seed, once for each call: a token is long, and every request has one.
+/// Keys are hashed with a random seed, and a call hashes its key once: every request looks a long one up.
 pub struct BoundedMap<K, V> {
     once: Generations<K, V>,
     again: Generations<K, V>,
@@ -30,23 +29,18 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
     }
 
     /// The entry of `key`, which thereby counts as used.
-    pub fn get<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&V>
-    where
-        K: Borrow<Q>,
-    {
+    pub fn get<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<&V> {
         let hash = self.seed.hash_one(key);
-        if !self.again.freshen(hash, key) {
-            self.again.insert(self.once.take(hash, key)?);
-        }
-        self.again.peek(hash, key)
+        let place = match self.again.place(hash, key) {
+            Some(place) => place,
+            None => self.again.insert(self.once.take(hash, key)?),
+        };
+        self.again.at(place)
     }
 
     /// The entry of `key`, which does not count as used.
     #[must_use]
-    pub fn peek<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
-    where
-        K: Borrow<Q>,
-    {
+    pub fn peek<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<&V> {
         let hash = self.seed.hash_one(key);
         self.once.peek(hash, key).or_else(|| self.again.peek(hash, key))
     }
@@ -54,7 +48,9 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
     /// Puts `value` under `key`, and drops what there is then no room for.
     pub fn insert(&mut self, key: K, value: V) {
         let hash = self.seed.hash_one(&key);
-        let to = if self.again.freshen(hash, &key) { &mut self.again } else { &mut self.once };
+        let was_used = self.again.peek(hash, &key).is_some();
+        let to = if was_used { &mut self.again } else { &mut self.once };
+        to.take(hash, &key);
         to.insert(Entry { hash, key, value });
     }
 
@@ -88,45 +84,35 @@ struct Generations<K, V> {
     size: usize,
 }
 
-impl<K: Eq + Hash, V> Generations<K, V> {
+impl<K, V> Generations<K, V> {
     fn new(size: usize) -> Self {
         Self { young: HashTable::new(), old: HashTable::new(), size }
     }
 
-    /// Counts an entry as used. Whether there is one.
-    fn freshen<Q: Eq + ?Sized>(&mut self, hash: u64, key: &Q) -> bool
-    where
-        K: Borrow<Q>,
-    {
-        if self.young.find(hash, is(key)).is_some() {
-            return true;
-        }
-        let old = remove(&mut self.old, hash, key);
-        let is_there = old.is_some();
-        old.into_iter().for_each(|entry| self.insert(entry));
-        is_there
+    /// Where an entry stands among the young, to whom it is put back if need be.
+    fn place<Q: Equivalent<K> + ?Sized>(&mut self, hash: u64, key: &Q) -> Option<usize> {
+        let place = self.young.find_bucket_index(hash, is(key));
+        place.or_else(|| remove(&mut self.old, hash, key).map(|entry| self.insert(entry)))
     }
 
-    fn peek<Q: Eq + ?Sized>(&self, hash: u64, key: &Q) -> Option<&V>
-    where
-        K: Borrow<Q>,
-    {
+    fn at(&self, place: usize) -> Option<&V> {
+        self.young.get_bucket(place).map(|entry| &entry.value)
+    }
+
+    fn peek<Q: Equivalent<K> + ?Sized>(&self, hash: u64, key: &Q) -> Option<&V> {
         let found = self.young.find(hash, is(key)).or_else(|| self.old.find(hash, is(key)));
         found.map(|entry| &entry.value)
     }
 
-    fn insert(&mut self, entry: Entry<K, V>) {
-        self.take(entry.hash, &entry.key);
+    /// Puts an entry among the young, of whom none has its key, and says where.
+    fn insert(&mut self, entry: Entry<K, V>) -> usize {
         if self.young.len() >= self.size {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert_unique(entry.hash, entry, |entry| entry.hash);
+        self.young.insert_unique(entry.hash, entry, |entry| entry.hash).bucket_index()
     }
 
-    fn take<Q: Eq + ?Sized>(&mut self, hash: u64, key: &Q) -> Option<Entry<K, V>>
-    where
-        K: Borrow<Q>,
-    {
+    fn take<Q: Equivalent<K> + ?Sized>(&mut self, hash: u64, key: &Q) -> Option<Entry<K, V>> {
         remove(&mut self.young, hash, key).or_else(|| remove(&mut self.old, hash, key))
     }
 
@@ -135,11 +121,11 @@ impl<K: Eq + Hash, V> Generations<K, V> {
     }
 }
 
-fn is<Q: Eq + ?Sized, K: Borrow<Q>, V>(key: &Q) -> impl Fn(&Entry<K, V>) -> bool {
-    move |entry| entry.key.borrow() == key
+fn is<Q: Equivalent<K> + ?Sized, K, V>(key: &Q) -> impl Fn(&Entry<K, V>) -> bool {
+    move |entry| key.equivalent(&entry.key)
 }
 
-fn remove<Q: Eq + ?Sized, K: Borrow<Q>, V>(
+fn remove<Q: Equivalent<K> + ?Sized, K, V>(
     table: &mut HashTable<Entry<K, V>>,
     hash: u64,
     key: &Q,

@@ -3,7 +3,6 @@
 //! A context header is *set or removed* here and nowhere else, so that a client's value cannot
 //! survive on any path.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::boundary::txn_token::TXN_TOKEN;
@@ -50,7 +49,7 @@ impl fmt::Debug for Edit {
 ///
 /// Compared by `canonical`, since what reads the headers behind us may not tell `-` from `_`.
 #[derive(Debug)]
-pub struct ManagedHeaders(BTreeSet<String>);
+pub struct ManagedHeaders(Vec<String>);
 
 impl ManagedHeaders {
     /// Managed in every config, whatever it names: the seeds of trust of a mesh that runs meshgate.
@@ -66,13 +65,19 @@ impl ManagedHeaders {
 
     /// The names of `configured` and those that are always managed.
     pub fn new<'a>(configured: impl Iterator<Item = &'a HeaderName>) -> Self {
-        Self(configured.map(HeaderName::as_str).chain(Self::ALWAYS).map(canonical).collect())
+        Self::of(configured.map(HeaderName::as_str).chain(Self::ALWAYS).map(canonical).collect())
     }
 
     /// These names and those of `more`: what may not stand in a trailer, which no check ever sees.
     #[must_use]
     pub fn and<'a>(&self, more: impl Iterator<Item = &'a str>) -> Self {
-        Self(self.0.iter().cloned().chain(more.map(canonical)).collect())
+        Self::of(self.0.iter().cloned().chain(more.map(canonical)).collect())
+    }
+
+    fn of(mut names: Vec<String>) -> Self {
+        names.sort_unstable();
+        names.dedup();
+        Self(names)
     }
 
     /// Whether a client may not send `name`.
@@ -100,17 +105,19 @@ impl ManagedHeaders {
 /// with every other sign too.
 #[must_use]
 pub fn canonical(name: &str) -> String {
-    name.chars().map(least_careful).collect()
+    name.bytes().map(|byte| char::from(least_careful(byte))).collect()
 }
 
-/// Whether the least careful reader takes two names for one.
+/// Whether the least careful reader takes two names for one. Of most that are compared, the lengths differ.
 #[must_use]
+#[inline]
 pub fn are_alike(one: &str, other: &str) -> bool {
-    one.chars().map(least_careful).eq(other.chars().map(least_careful))
+    let mut pairs = one.bytes().zip(other.bytes());
+    one.len() == other.len() && pairs.all(|(one, other)| least_careful(one) == least_careful(other))
 }
 
-fn least_careful(character: char) -> char {
-    if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { '-' }
+fn least_careful(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
 /// The head of a request from which everything a client may not say is gone.

@@ -8,6 +8,8 @@
 mod host;
 mod path;
 
+use std::cell::LazyCell;
+use std::ops::Deref;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -189,7 +191,7 @@ impl Rules {
                 demand.level = Level::Nobody;
                 return demand;
             };
-            let host = Host::of(target.host);
+            let host = LazyCell::new(|| Host::of(target.host));
             for reading in readings.iter() {
                 self.add(&mut demand, target.method, &host, reading, forward_token);
             }
@@ -204,7 +206,7 @@ impl Rules {
         &self,
         demand: &mut Demand,
         method: &[u8],
-        host: &Host,
+        host: &impl Deref<Target = Host>,
         path: &str,
         forward_token: bool,
     ) {
@@ -236,7 +238,7 @@ impl Rules {
     /// too many ways. [`Self::demand`] asks for all that these do.
     #[must_use]
     pub fn readings(&self, target: &Target<'_>) -> Option<Vec<Reading<'_>>> {
-        let host = Host::of(target.host);
+        let host = LazyCell::new(|| Host::of(target.host));
         let of_path = |path: &str| {
             let mut reading =
                 Reading { path: path.to_owned(), rules: Vec::new(), is_certain: false };
@@ -292,7 +294,8 @@ impl Match {
         all_methods && all_hosts && path.covers(&other.path)
     }
 
-    fn fits(&self, method: &[u8], host: &Host, path: &str) -> Fit {
+    /// `host` is read only where that depends on it.
+    fn fits(&self, method: &[u8], host: &impl Deref<Target = Host>, path: &str) -> Fit {
         let any = self.methods.is_empty() || self.methods.iter().any(|m| m.as_bytes() == method);
         if !any || !self.path.matches(path) {
             return Fit::No;

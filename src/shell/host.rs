@@ -54,8 +54,8 @@ pub fn has_grpc_status() -> bool {
 ///
 /// Setting and removing fail only where the stream has no such map; it has the map that its fields
 /// were just read from, and a held stream keeps its headers.
-pub fn apply(map: MapType, edits: &[Edit]) -> bool {
-    edits.iter().all(|edit| {
+pub fn apply<'a>(map: MapType, edits: impl IntoIterator<Item = &'a Edit>) -> bool {
+    edits.into_iter().all(|edit| {
         match edit {
             Edit::Set(name, value) => hostcalls::set_map_value_bytes(map, name, Some(value)),
             Edit::Remove(name) => hostcalls::remove_map_value(map, name),
@@ -72,10 +72,14 @@ pub struct Unapplied;
 /// # Errors
 /// Where it could not be done.
 pub fn carry_out(disposition: &Disposition, config: &Config) -> Result<Action, Unapplied> {
-    if let Disposition::Forward(edits, _) = disposition
-        && !apply(MapType::HttpRequestHeaders, edits)
-    {
-        return Err(Unapplied);
+    if let Disposition::Forward(edits, _) = disposition {
+        let managed = &config.context.managed;
+        // What only meshgate may set was taken off before the request was looked at, in any spelling. A host
+        // call that takes it off again would change nothing.
+        let changes = |edit: &&Edit| !matches!(edit, Edit::Remove(name) if managed.covers(name));
+        if !apply(MapType::HttpRequestHeaders, edits.iter().filter(changes)) {
+            return Err(Unapplied);
+        }
     }
     // Before the answer, with which the access log may be written.
     if let Some(account) = Account::of(disposition, config) {

@@ -20,7 +20,7 @@ pub fn find<'a>(
         let token = token?;
         match &found {
             _ if token.is_empty() => {}
-            Some(other) if *other != token => return Err(TokenError::Ambiguous),
+            Some(other) if !are_same(other, &token) => return Err(TokenError::Ambiguous),
             Some(_) => {}
             None => found = Some(token),
         }
@@ -31,7 +31,18 @@ pub fn find<'a>(
 /// Whether `token` stands in one of these places: a provider's token counts only in its own.
 #[must_use]
 pub fn stands_in(head: &Stripped, places: &Places, token: &[u8]) -> bool {
-    tokens(head, places).any(|found| found.is_ok_and(|found| found == token))
+    tokens(head, places).any(|found| found.is_ok_and(|found| are_same(&found, token)))
+}
+
+/// Whether two texts are the same, by eight bytes at a time: in a wasm module `==` looks at each by itself, and a
+/// token is long.
+#[must_use]
+pub fn are_same(one: &[u8], other: &[u8]) -> bool {
+    let ((words, rest), (others, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    let mut pairs = words.iter().zip(others);
+    one.len() == other.len()
+        && pairs.all(|(one, other)| u64::from_ne_bytes(*one) == u64::from_ne_bytes(*other))
+        && rest == other_rest
 }
 
 fn tokens<'a>(
