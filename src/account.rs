@@ -2,7 +2,7 @@
 //!
 //! The shell sets each fact as filter state before the request goes on or is answered, so that an access log
 //! finds it as `%FILTER_STATE(wasm.meshgate.code:PLAIN)%`, say. There is one host call for each, so only those
-//! are set that there are. No fact ever holds text of a token but its `sub`, and that only once the token is
+//! are set that there are and that the config does not leave out. No fact ever holds text of a token but its `sub`, and that only once the token is
 //! verified.
 
 use std::borrow::Cow;
@@ -18,6 +18,48 @@ pub const USER_ID: &str = "x-user-id";
 
 /// Longest value, in bytes. An issuer may put any text into `sub`; a line of a log must stay one.
 const MAX_VALUE_BYTES: usize = 256;
+
+/// What the access log can be told of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact {
+    /// What meshgate decided.
+    Decision,
+    /// The code of a refusal.
+    Code,
+    /// Whose token came last.
+    Provider,
+    /// That token's `sub`, once it is verified.
+    Subject,
+    /// The user's id.
+    UserId,
+    /// The id of a request that was refused.
+    RequestId,
+}
+
+impl Fact {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Decision, Self::Code, Self::Provider, Self::Subject, Self::UserId, Self::RequestId];
+
+    /// The name of its filter state, to which Envoy adds `wasm.`.
+    #[must_use]
+    pub const fn state(self) -> &'static str {
+        match self {
+            Self::Decision => "meshgate.decision",
+            Self::Code => "meshgate.code",
+            Self::Provider => "meshgate.provider",
+            Self::Subject => "meshgate.subject",
+            Self::UserId => "meshgate.user_id",
+            Self::RequestId => "meshgate.request_id",
+        }
+    }
+
+    /// The fact that a config means by this word.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fact| fact.state().strip_prefix("meshgate.") == Some(word))
+    }
+}
 
 /// Whom a request is about, as far as that is known.
 #[derive(Debug, Clone, Default)]
@@ -77,6 +119,8 @@ pub struct Account<'a> {
     pub user_id: Option<Cow<'a, str>>,
     /// The id that the answer carries.
     pub request_id: Option<&'a str>,
+    /// Which of these the access log is told.
+    told: &'a [Fact],
 }
 
 impl<'a> Account<'a> {
@@ -93,7 +137,10 @@ impl<'a> Account<'a> {
                 Some(Self { user_id, ..Self::about(who, "allowed", config) })
             }
             Disposition::Deny(denial) => Some(Self::of_denial(denial, config)),
-            Disposition::Answer(_) => Some(Self { decision: "answered", ..Self::default() }),
+            Disposition::Answer(_) => {
+                let told = &config.access_log;
+                Some(Self { decision: "answered", told, ..Self::default() })
+            }
             Disposition::Pause => None,
         }
     }
@@ -113,22 +160,25 @@ impl<'a> Account<'a> {
             decision,
             provider: provider.map(|provider| plain(&provider.name)),
             subject: who.subject().map(plain),
+            told: &config.access_log,
             ..Self::default()
         }
     }
 
-    /// Each fact, by the name of its filter state, to which Envoy adds `wasm.`.
+    /// Each fact that is to be told, by the name of its filter state.
     pub fn facts(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        [
-            ("meshgate.decision", Some(self.decision)),
-            ("meshgate.code", self.code),
-            ("meshgate.provider", self.provider.as_deref()),
-            ("meshgate.subject", self.subject.as_deref()),
-            ("meshgate.user_id", self.user_id.as_deref()),
-            ("meshgate.request_id", self.request_id),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
+        self.told.iter().filter_map(|fact| Some((fact.state(), self.value(*fact)?)))
+    }
+
+    fn value(&self, fact: Fact) -> Option<&str> {
+        match fact {
+            Fact::Decision => Some(self.decision),
+            Fact::Code => self.code,
+            Fact::Provider => self.provider.as_deref(),
+            Fact::Subject => self.subject.as_deref(),
+            Fact::UserId => self.user_id.as_deref(),
+            Fact::RequestId => self.request_id,
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::account::Fact;
 use crate::answers::Answers;
 use crate::boundary::destination::Destination;
 use crate::boundary::peer::{Network, PeerName, SpiffePattern};
@@ -116,6 +117,8 @@ pub struct Config {
     pub rules: Rules,
     /// How refusals are answered.
     pub answers: Answers,
+    /// What the access log is told of each request.
+    pub access_log: Vec<Fact>,
     /// Who checks signatures.
     pub crypto: Preference,
     /// The key under which workers share what they fetched; without it each fetches for itself.

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::account::Who;
 use crate::answers::Words;
 use crate::answers::body::Values;
+use crate::headers::Edit;
 use crate::token::TokenError;
 
 /// Why a request is refused. The name is the `code` of the answer, the metric's label, and what
@@ -219,6 +220,8 @@ pub struct Denial {
     pub detail: Option<&'static str>,
     /// The request's id, by which the client and the log speak of it.
     pub request_id: String,
+    /// What makes the request's own header say the same, where it does not: every access log shows that.
+    pub id_edits: Vec<Edit>,
     /// Whether the client speaks gRPC.
     pub grpc: bool,
     /// What would do, where the challenge can say so.
@@ -264,6 +267,7 @@ impl Denial {
             code: Code::InternalError,
             detail: None,
             request_id: String::new(),
+            id_edits: Vec::new(),
             grpc: false,
             wanted: None,
             who: Who::default(),
@@ -400,6 +404,7 @@ mod tests {
             code,
             detail: None,
             request_id: "r-1".to_owned(),
+            id_edits: Vec::new(),
             grpc,
             wanted: None,
             who: Who::default(),

@@ -389,8 +389,8 @@ mod tests {
         Grants { record, claims: None, clock_skew: Duration::ZERO }
     }
 
-    fn admit(rules: &Rules, demand: &Demand, roles: &[&str]) -> Result<(), Lacking> {
-        let record = Map::from_iter([("role".to_owned(), json!(roles))]);
+    fn admit(rules: &Rules, demand: &Demand, own: &[&str]) -> Result<(), Lacking> {
+        let record = Map::from_iter([("role".to_owned(), json!(own))]);
         rules.admit(demand, &grants(&record), UnixTime::from_secs(0))
     }
 

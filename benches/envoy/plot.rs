@@ -87,7 +87,7 @@ fn bars(measured: &Measured, scenario: Scenario) -> Vec<Bar> {
     let bar = |variant: Variant| {
         let more = increment(measured, scenario, variant);
         let (low, high) = more.spread();
-        let ours = matches!(variant, Variant::Meshgate | Variant::MeshgateSigning);
+        let ours = variant.name().starts_with("meshgate");
         Bar { name: variant.name(), ours, low, median: more.median(), high }
     };
     others.map(bar).collect()

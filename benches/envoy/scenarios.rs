@@ -61,7 +61,8 @@ impl Scenario {
     /// Whom it is sent to. The caches of others make no difference to it.
     pub fn variants(self) -> Vec<Variant> {
         use Variant::{
-            Bare, JwtAuthn, JwtAuthnCache, JwtAuthnExtAuthz, JwtAuthnLua, Meshgate, MeshgateSigning,
+            Bare, JwtAuthn, JwtAuthnCache, JwtAuthnExtAuthz, JwtAuthnLua, Meshgate,
+            MeshgateSigning, MeshgateTerse,
         };
         match self {
             Self::Warm => vec![
@@ -71,6 +72,7 @@ impl Scenario {
                 JwtAuthnExtAuthz,
                 JwtAuthnLua,
                 Meshgate,
+                MeshgateTerse,
                 MeshgateSigning,
             ],
             Self::ColdToken(_) => vec![Bare, JwtAuthn, JwtAuthnExtAuthz, Meshgate],

@@ -24,7 +24,9 @@ pub enum Variant {
     JwtAuthnLua,
     /// The filter that this is about.
     Meshgate,
-    /// The same, which signs the context (`Txn-Token`, Ed25519).
+    /// The same, which tells the access log the user's id and no other fact.
+    MeshgateTerse,
+    /// The same as the first, which signs the context (`Txn-Token`, Ed25519).
     MeshgateSigning,
 }
 
@@ -37,6 +39,7 @@ impl Variant {
             Self::JwtAuthnExtAuthz => "jwt_authn + ext_authz",
             Self::JwtAuthnLua => "jwt_authn, cached + Lua",
             Self::Meshgate => "meshgate",
+            Self::MeshgateTerse => "meshgate, one fact",
             Self::MeshgateSigning => "meshgate, signing",
         }
     }
@@ -71,6 +74,9 @@ impl Variant {
             Self::JwtAuthnExtAuthz => vec![jwt_authn(false), ext_authz()],
             Self::JwtAuthnLua => vec![jwt_authn(true), lua()],
             Self::Meshgate => vec![meshgate],
+            Self::MeshgateTerse => {
+                vec![with(meshgate, "access_log", json!({"facts": ["user_id"]}))]
+            }
             Self::MeshgateSigning => vec![signing(meshgate)],
         }
     }
@@ -127,16 +133,21 @@ fn lua() -> Value {
 }
 
 /// With the private key of RFC 8037 appendix A.1.
-fn signing(mut meshgate: Value) -> Value {
+fn signing(meshgate: Value) -> Value {
     let key = json!({
         "kty": "OKP", "crv": "Ed25519", "kid": "g1",
         "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
         "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
     });
-    meshgate["typed_config"]["config"]["configuration"]["value"]["txn_token"] = json!({"issue": {
+    let issue = json!({
         "issuer": "https://gateway.example.com", "audience": "prod.example.com",
         "key": key.to_string(), "kid": "g1",
-    }});
+    });
+    with(meshgate, "txn_token", json!({"issue": issue}))
+}
+
+fn with(mut meshgate: Value, field: &str, value: Value) -> Value {
+    meshgate["typed_config"]["config"]["configuration"]["value"][field] = value;
     meshgate
 }
 

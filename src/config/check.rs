@@ -21,6 +21,7 @@ use super::{
     Config, Context, ContextHeader, Environment, FromHeader, Limits, Mode, Otherwise, Provider,
     Redis, Secret, TokenKind, UserSource, ValueSource, raw,
 };
+use crate::account::Fact;
 use crate::board::MIN_KEY_BYTES;
 use crate::boundary::SERVICE_NAME;
 use crate::boundary::txn_token::TXN_TOKEN;
@@ -60,6 +61,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         answers,
         cors,
         login,
+        access_log,
         crypto,
         sharing,
         limits,
@@ -102,6 +104,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
     }
     let rules = check_rules(rules, word, &at.field("rules"));
     let answers = check_answers(answers, cors, login, providers.as_deref(), at);
+    let access_log = check_access_log(access_log.unwrap_or_default(), &at.field("access_log"));
     let crypto = check_crypto(crypto.as_deref(), &at.field("crypto"));
     let propagation =
         check_propagation(propagation.as_ref(), sharing.is_some(), &at.field("propagation"));
@@ -120,6 +123,7 @@ pub fn config(raw: raw::Config, at: &At<'_>, env: Environment<'_>) -> Option<Con
         context: context?,
         rules: rules?,
         answers: answers?,
+        access_log: access_log?,
         crypto: crypto?,
         sharing: sharing?,
         propagation: propagation?,
@@ -266,6 +270,23 @@ fn check_user_tokens_only(providers: Option<&[Provider]>, mode: &str, at: &At<'_
             ));
         }
     }
+}
+
+fn check_access_log(raw: raw::AccessLog, at: &At<'_>) -> Option<Vec<Fact>> {
+    let raw::AccessLog { facts } = raw;
+    let Some(facts) = facts else {
+        return Some(Fact::ALL.to_vec());
+    };
+    at.field("facts").each(facts, |word, at| {
+        Fact::named(&word).map_or_else(
+            || {
+                at.problem(format!(
+                    "`{word}` is no fact, write `decision`, `code`, `provider`, `subject`, `user_id` or `request_id`"
+                ))
+            },
+            Some,
+        )
+    })
 }
 
 fn check_crypto(crypto: Option<&str>, at: &At<'_>) -> Option<Preference> {

@@ -58,6 +58,8 @@ pub struct Config {
     /// Where people are sent who ask for a page and should sign in. Default: nowhere. For `mode: gateway`
     /// and `mode: service`.
     pub login: Option<Login>,
+    /// What access logs are told of each request.
+    pub access_log: Option<AccessLog>,
     /// Who checks RS and ES signatures: `auto`, Envoy if it can, else the module; `host`, Envoy or
     /// the config is refused; `module`, the module. Default `auto`.
     pub crypto: Option<String>,
@@ -698,6 +700,16 @@ pub struct Login {
     /// The refusals that are answered so, of 401 only. Default `[token_missing, token_expired,
     /// token_revoked]`.
     pub codes: Option<Vec<String>>,
+}
+
+/// What access logs are told of each request.
+#[derive(Deserialize, Default)]
+#[cfg_attr(all(feature = "schema", not(target_family = "wasm")), derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AccessLog {
+    /// The facts that are told, of `decision`, `code`, `provider`, `subject`, `user_id` and `request_id`. Each
+    /// costs a host call: name those that your access log shows. Default: all of them.
+    pub facts: Option<Vec<String>>,
 }
 
 /// By what the workers of one Envoy share what one of them fetched.

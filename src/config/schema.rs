@@ -8,6 +8,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::raw;
+use crate::account::Fact;
 
 /// The top of the schema, which has no name among its definitions.
 const TOP: &str = "Config";
@@ -307,6 +308,8 @@ impl Schema {
             self.property(owner, name, json!({"items": items}));
         }
         self.property("Blacklist", "keys", json!({"maxItems": 8}));
+        let facts = Fact::ALL.map(|fact| fact.state().trim_start_matches("meshgate."));
+        self.property("AccessLog", "facts", json!({"items": {"enum": facts}}));
         // RFC 9110 section 9.1: case counts, and no method that is used has small letters.
         let method = json!({"minItems": 1, "items": {"minLength": 1, "pattern": "^[^a-z]+$"}});
         self.property("Match", "methods", method);

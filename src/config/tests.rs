@@ -83,7 +83,7 @@ fn every_problem_is_reported_at_once_and_says_what_to_do() {
     assert_eq!(
         problems(&config),
         [
-            "colour: unknown field, there are `mode`, `service`, `boundary`, `destinations`, `service_tokens`, `propagation`, `txn_token`, `providers`, `user`, `revocation`, `context`, `rules`, `authz`, `answers`, `cors`, `login`, `crypto`, `sharing`, `limits`",
+            "colour: unknown field, there are `mode`, `service`, `boundary`, `destinations`, `service_tokens`, `propagation`, `txn_token`, `providers`, `user`, `revocation`, `context`, `rules`, `authz`, `answers`, `cors`, `login`, `access_log`, `crypto`, `sharing`, `limits`",
             "providers.clerk.algorithms[2]: invalid type: integer, expected a string",
             "providers.clerk.audience: unknown field, did you mean `audiences`?",
             "rules[2]: invalid type: integer, expected an object of Rule",

@@ -40,8 +40,8 @@ impl Reference {
     }
 
     pub(super) fn denial(self, code: Code, detail: Option<&'static str>) -> Denial {
-        let Self { request_id, grpc, who, .. } = self;
-        Denial { code, detail, request_id, grpc, wanted: None, who }
+        let Self { request_id, edits: id_edits, grpc, who } = self;
+        Denial { code, detail, request_id, id_edits, grpc, wanted: None, who }
     }
 }
 

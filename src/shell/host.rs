@@ -96,12 +96,8 @@ pub fn carry_out(disposition: &Disposition, config: &Config) -> Result<Action, U
 
 /// Answers the client of the current stream. Any status is accepted by Envoy here.
 fn deny(denial: &Denial, config: &Config) {
-    if !denial.request_id.is_empty() {
-        // So that every access log shows the id that the client is told, whatever it came with.
-        let id = denial.request_id.as_bytes();
-        let map = MapType::HttpRequestHeaders;
-        let _ = hostcalls::set_map_value_bytes(map, "x-request-id", Some(id));
-    }
+    // At worst, an access log shows another id than the client is told.
+    let _ = apply(MapType::HttpRequestHeaders, &denial.id_edits);
     // A request that is refused has its head still; one that was not stripped is no worse here.
     let head =
         if config.answers.need_head() { fields(MapType::HttpRequestHeaders) } else { Vec::new() };

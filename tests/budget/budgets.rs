@@ -8,14 +8,14 @@ mod check;
 
 pub use check::{Overrun, told};
 
-/// The built module's size, in bytes. The limit of the issue is 1 MiB (1,048,576).
-pub const MODULE_BYTES: u64 = 2_200_000;
+/// The built module's size, in bytes: 1,352,788 when last measured. It should be 1 MiB.
+pub const MODULE_BYTES: u64 = 1_360_000;
 
-/// The memory of a worker with the shipped gateway's config that holds all it may, in bytes: 20.50 MiB when last
+/// The memory of a worker with the shipped gateway's config that holds all it may, in bytes: 20.62 MiB when last
 /// measured. It should be 16 MiB.
 pub const MEMORY_BYTES: usize = 22 * 1024 * 1024;
 
-/// The same before any request, with a revocation feed of as many entries as may be: 15.19 MiB.
+/// The same before any request, with a revocation feed of as many entries as may be: 15.12 MiB.
 pub const MEMORY_BYTES_FEED: usize = 16 * 1024 * 1024;
 
 /// The same with all that, a blacklist, and signed context: 27.62 MiB.
@@ -50,7 +50,7 @@ pub const START: Budget = Budget {
         ("random_get", 3),
     ],
     handed_over: 5,
-    instructions: 884_593,
+    instructions: 894_610,
 };
 
 /// A tick while nothing happens: ten a second, in each worker.
@@ -58,7 +58,7 @@ pub const IDLE_TICK: Budget = Budget {
     event: "idle tick",
     host_calls: &[("proxy_get_current_time_nanoseconds", 2), ("proxy_set_effective_context", 1)],
     handed_over: 0,
-    instructions: 8_316,
+    instructions: 8_856,
 };
 
 /// The tick after requests: it tells Envoy's metrics of them.
@@ -70,7 +70,7 @@ pub const BUSY_TICK: Budget = Budget {
         ("proxy_set_effective_context", 1),
     ],
     handed_over: 0,
-    instructions: 8_949,
+    instructions: 9_566,
 };
 
 /// `mode: gateway`, a request that needs no user.
@@ -79,11 +79,10 @@ pub const ANONYMOUS: Budget = Budget {
     host_calls: &[
         ("proxy_get_current_time_nanoseconds", 1),
         ("proxy_get_header_map_pairs", 1),
-        ("proxy_remove_header_map_value", 5),
         ("proxy_set_property", 1),
     ],
     handed_over: 1,
-    instructions: 130_188,
+    instructions: 42_510,
 };
 
 /// `mode: gateway`, a user whose token and record are held: what nearly every request costs.
@@ -97,7 +96,7 @@ pub const WARM: Budget = Budget {
         ("proxy_set_property", 4),
     ],
     handed_over: 1,
-    instructions: 324_570,
+    instructions: 80_787,
 };
 
 /// The same, where the client sent three context headers.
@@ -111,7 +110,7 @@ pub const WARM_FORGING: Budget = Budget {
         ("proxy_set_property", 4),
     ],
     handed_over: 1,
-    instructions: 340_361,
+    instructions: 88_675,
 };
 
 /// `mode: gateway`, a user's first request: verified by the host, looked up by a callout.
@@ -132,7 +131,7 @@ pub const COLD: Budget = Budget {
         ("proxy_set_property", 4),
     ],
     handed_over: 5,
-    instructions: 448_912,
+    instructions: 231_886,
 };
 
 /// Refused.
@@ -142,12 +141,11 @@ pub const TOKEN_MISSING: Budget = Budget {
         ("proxy_get_current_time_nanoseconds", 1),
         ("proxy_get_header_map_pairs", 1),
         ("proxy_log", 1),
-        ("proxy_replace_header_map_value", 1),
         ("proxy_send_local_response", 1),
         ("proxy_set_property", 3),
     ],
     handed_over: 1,
-    instructions: 155_167,
+    instructions: 60_427,
 };
 
 /// Refused, verified by the host.
@@ -158,12 +156,11 @@ pub const TOKEN_EXPIRED: Budget = Budget {
         ("proxy_get_current_time_nanoseconds", 1),
         ("proxy_get_header_map_pairs", 1),
         ("proxy_log", 1),
-        ("proxy_replace_header_map_value", 1),
         ("proxy_send_local_response", 1),
         ("proxy_set_property", 4),
     ],
     handed_over: 2,
-    instructions: 381_386,
+    instructions: 177_200,
 };
 
 /// Refused by the host.
@@ -174,12 +171,11 @@ pub const TOKEN_FORGED: Budget = Budget {
         ("proxy_get_current_time_nanoseconds", 1),
         ("proxy_get_header_map_pairs", 1),
         ("proxy_log", 1),
-        ("proxy_replace_header_map_value", 1),
         ("proxy_send_local_response", 1),
         ("proxy_set_property", 4),
     ],
     handed_over: 2,
-    instructions: 378_915,
+    instructions: 175_575,
 };
 
 /// Refused unread.
@@ -189,12 +185,11 @@ pub const TOKEN_GARBAGE: Budget = Budget {
         ("proxy_get_current_time_nanoseconds", 1),
         ("proxy_get_header_map_pairs", 1),
         ("proxy_log", 1),
-        ("proxy_replace_header_map_value", 1),
         ("proxy_send_local_response", 1),
         ("proxy_set_property", 3),
     ],
     handed_over: 1,
-    instructions: 249_019,
+    instructions: 87_898,
 };
 
 /// `mode: service`, context that a peer asserts which may, by its certificate.
@@ -209,7 +204,7 @@ pub const SERVICE_WARM: Budget = Budget {
         ("proxy_set_property", 2),
     ],
     handed_over: 2,
-    instructions: 233_058,
+    instructions: 84_141,
 };
 
 /// `mode: egress`, context and the service's own token for another service of the mesh.
@@ -224,7 +219,7 @@ pub const EGRESS_WARM: Budget = Budget {
         ("proxy_set_property", 2),
     ],
     handed_over: 2,
-    instructions: 222_018,
+    instructions: 68_944,
 };
 
 /// What the core may allocate for one event, natively.
@@ -239,20 +234,20 @@ pub struct AllocationBudget {
 
 /// [`ANONYMOUS`].
 pub const CORE_ANONYMOUS: AllocationBudget =
-    AllocationBudget { event: "gateway: anonymous", count: 132, bytes: 3_702 };
+    AllocationBudget { event: "gateway: anonymous", count: 10, bytes: 650 };
 
 /// [`WARM`].
 pub const CORE_WARM: AllocationBudget =
-    AllocationBudget { event: "gateway: warm", count: 160, bytes: 5_207 };
+    AllocationBudget { event: "gateway: warm", count: 24, bytes: 1_874 };
 
 /// [`WARM_FORGING`].
 pub const CORE_WARM_FORGING: AllocationBudget =
-    AllocationBudget { event: "gateway: warm, forging", count: 177, bytes: 5_766 };
+    AllocationBudget { event: "gateway: warm, forging", count: 29, bytes: 2_241 };
 
 /// [`TOKEN_MISSING`].
 pub const CORE_REFUSED: AllocationBudget =
-    AllocationBudget { event: "gateway: token missing", count: 123, bytes: 3_374 };
+    AllocationBudget { event: "gateway: token missing", count: 6, bytes: 372 };
 
 /// [`SERVICE_WARM`].
 pub const CORE_SERVICE: AllocationBudget =
-    AllocationBudget { event: "service: asserted", count: 269, bytes: 7_127 };
+    AllocationBudget { event: "service: asserted", count: 52, bytes: 2_758 };

@@ -527,6 +527,12 @@ const CASES: &[Case] = &[
     ),
     (GATEWAY, "  origins: [https://www.example.com]\n", "", "login.origins"),
     (
+        GATEWAY,
+        "crypto: auto",
+        "access_log: {facts: [user]} # here\ncrypto: auto",
+        "access_log.facts[0]",
+    ),
+    (
         AUTHZ,
         "path_template: /videos/{id}",
         "path_template: /videos/{id # here",

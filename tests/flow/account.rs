@@ -36,6 +36,21 @@ fn get(flow: &mut Flow, path: &str, token: &str) -> (meshgate::callout::StreamId
 }
 
 #[test]
+fn the_access_log_is_told_the_facts_that_the_config_names_and_no_other() {
+    let mut config = config();
+    config["access_log"] = json!({"facts": ["user_id", "code"]});
+    let mut flow = Flow::with(&config).with_keys();
+    let token = flow.token();
+    let (stream, held) = get(&mut flow, "/x", &token);
+    assert_eq!(held, Disposition::Pause);
+    let call = flow.call();
+    let released = flow.answer(call.id, 200, record().to_string().as_bytes());
+    assert_facts(&flow, &only(released, stream), &[("user_id", "u-1001")]);
+    let (_, refused) = get(&mut flow, "/x", "no token");
+    assert_facts(&flow, &refused, &[("code", "token_malformed")]);
+}
+
+#[test]
 fn a_request_that_is_held_has_no_account_and_then_tells_who_the_user_is() {
     let mut flow = Flow::ready();
     let token = flow.token();
