@@ -35,11 +35,14 @@ pub fn tables(measured: &Measured) -> String {
     let Measured { effort, module, .. } = measured;
     let machine = machine();
     let mut text = format!(
-        "Measured on {machine}; {envoy}; a module of {module} bytes. The {name} run: {rounds} rounds of \
-         {requests} requests (half as many where each needs a new token) to each variant, over {CONNECTIONS} \
-         connections; {starts} starts.\n\n",
+        "Measured on {machine}; {envoy}; a module of {module} bytes. The {name} run: {processes} \
+         processes of each variant, one after the other, with {rounds} rounds of {requests} requests (half as many where \
+         each needs a new token) to each after {warm_up} that did not count, over {CONNECTIONS} connections; {starts} \
+         starts.\n\n",
         envoy = envoy(),
         name = effort.name,
+        processes = effort.processes,
+        warm_up = effort.warm_up,
         rounds = effort.rounds,
         requests = effort.requests,
         starts = effort.starts,
@@ -63,7 +66,7 @@ pub fn tables(measured: &Measured) -> String {
             capital(scenario.name())
         );
         for variant in scenario.variants() {
-            let cost = &measured.costs[&(scenario, variant)];
+            let cost = &measured.costs[&(scenario, 1, variant)];
             let more = increment(measured, scenario, variant);
             let (low, high) = more.spread();
             let _ = writeln!(
@@ -80,7 +83,9 @@ pub fn tables(measured: &Measured) -> String {
     }
     text += "### One worker and two\n\nWarm requests.\n\n\
              | | workers | µs a request | half of the rounds | requests/s |\n|---|---|---|---|---|\n";
-    for ((workers, variant), cost) in &measured.workers {
+    let pairs = [1, 2].map(|workers| [Variant::Bare, Variant::Meshgate].map(|v| (workers, v)));
+    for (workers, variant) in pairs.into_iter().flatten() {
+        let cost = &measured.costs[&(Scenario::Warm, workers, variant)];
         let (low, high) = cost.processor.spread();
         let _ = writeln!(
             text,
@@ -101,7 +106,7 @@ pub fn tables(measured: &Measured) -> String {
                 format!("{:.0} | {low:.0} to {high:.0}", start.median())
             },
         );
-        let _ = writeln!(text, "| {} | {start} | {memory:.1} |", variant.name());
+        let _ = writeln!(text, "| {} | {start} | {:.1} |", variant.name(), memory.median());
     }
     let _ = write!(text, "\n![{}](performance.svg)\n", plot::TITLE);
     text
@@ -122,7 +127,7 @@ enum Bound {
 fn goals(measured: &Measured) -> Vec<Goal> {
     use Variant::{Bare, JwtAuthn, JwtAuthnCache, JwtAuthnExtAuthz, Meshgate};
     let more = |scenario, variant| increment(measured, scenario, variant).median();
-    let cost = |scenario, variant| -> &Cost { &measured.costs[&(scenario, variant)] };
+    let cost = |scenario, variant| -> &Cost { &measured.costs[&(scenario, 1, variant)] };
     let mut goals = Vec::new();
     let mut goal = |what: &str, bound, is| goals.push(Goal { what: what.to_owned(), bound, is });
     for (other, most) in [(JwtAuthn, 0.5), (JwtAuthnExtAuthz, 1.0 / 6.0), (JwtAuthnCache, 1.5)] {
@@ -147,7 +152,7 @@ fn goals(measured: &Measured) -> Vec<Goal> {
         goal(&what, Bound::Most(1.0), own / other);
     }
     let gain = |variant| {
-        let rate = |workers| measured.workers[&(workers, variant)].rate.median();
+        let rate = |workers| measured.costs[&(Scenario::Warm, workers, variant)].rate.median();
         rate(2) / rate(1)
     };
     let is = gain(Meshgate) / gain(Bare);
@@ -161,7 +166,7 @@ fn goals(measured: &Measured) -> Vec<Goal> {
 /// What a variant costs above none, round by round.
 pub fn increment(measured: &Measured, scenario: Scenario, variant: Variant) -> Figures {
     let [own, bare] =
-        [variant, Variant::Bare].map(|variant| &measured.costs[&(scenario, variant)].processor);
+        [variant, Variant::Bare].map(|variant| &measured.costs[&(scenario, 1, variant)].processor);
     own.above(bare)
 }
 

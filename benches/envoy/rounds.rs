@@ -16,7 +16,11 @@ use crate::variants::Variant;
 pub struct Effort {
     /// What it is called in the report.
     pub name: &'static str,
-    /// Rounds that count. One goes before, for everybody to warm up.
+    /// How often all Envoys are started anew: of two processes alike, one may be the quicker for all its life.
+    pub processes: usize,
+    /// Requests that each gets before any counts: V8 compiles what is called often once more, and better.
+    pub warm_up: usize,
+    /// Rounds of each that count. One goes before, for caches to fill.
     pub rounds: usize,
     /// Requests in each, to each variant; of those that need a new token, half as many.
     pub requests: usize,
@@ -26,11 +30,14 @@ pub struct Effort {
 
 impl Effort {
     /// Shows that everything runs.
-    pub const SMOKE: Self = Self { name: "smoke", rounds: 1, requests: 8, starts: 1 };
+    pub const SMOKE: Self =
+        Self { name: "smoke", processes: 1, warm_up: 8, rounds: 1, requests: 8, starts: 1 };
     /// Two minutes.
-    pub const SHORT: Self = Self { name: "short", rounds: 7, requests: 1_500, starts: 5 };
-    /// A quarter of an hour, or nearly.
-    pub const LONG: Self = Self { name: "long", rounds: 21, requests: 3_000, starts: 11 };
+    pub const SHORT: Self =
+        Self { name: "short", processes: 2, warm_up: 6_000, rounds: 3, requests: 1_000, starts: 5 };
+    /// Eight minutes.
+    pub const LONG: Self =
+        Self { name: "long", processes: 2, warm_up: 20_000, rounds: 9, requests: 2_000, starts: 9 };
 }
 
 /// Connections on which requests are sent; on each, one after the other.
@@ -47,16 +54,17 @@ pub struct Cost {
     pub p99: Figures,
 }
 
+/// By scenario, number of workers, and variant.
+pub type Costs = BTreeMap<(Scenario, u32, Variant), Cost>;
+
 /// All that was measured.
 pub struct Measured {
     pub effort: Effort,
-    pub costs: BTreeMap<(Scenario, Variant), Cost>,
-    /// With warm requests and so many workers.
-    pub workers: BTreeMap<(u32, Variant), Cost>,
+    pub costs: Costs,
     /// From the start of the process until it is live, in milliseconds.
     pub starts: BTreeMap<Variant, Figures>,
     /// After all rounds, in MiB.
-    pub memory: BTreeMap<Variant, f64>,
+    pub memory: BTreeMap<Variant, Figures>,
     /// The module's size, in bytes.
     pub module: u64,
 }
@@ -64,6 +72,7 @@ pub struct Measured {
 /// An Envoy under test.
 struct Bench {
     variant: Variant,
+    workers: u32,
     envoy: Envoy,
 }
 
@@ -107,54 +116,61 @@ pub fn run(effort: &Effort) -> Measured {
     let starts = starts(effort, &services);
     let variants: BTreeSet<Variant> =
         Scenario::ALL.into_iter().flat_map(Scenario::variants).collect();
-    let start =
-        |variant: Variant, workers| Bench { variant, envoy: variant.start(&services, workers).0 };
-    let benches: Vec<Bench> = variants.into_iter().map(|variant| start(variant, 1)).collect();
+    let start = |variant: Variant, workers| Bench {
+        variant,
+        workers,
+        envoy: variant.start(&services, workers).0,
+    };
     let mut costs = BTreeMap::new();
-    for scenario in Scenario::ALL {
-        eprintln!("{} ...", scenario.name());
-        let asked = scenario.variants();
-        let asked: Vec<&Bench> =
-            benches.iter().filter(|bench| asked.contains(&bench.variant)).collect();
-        let measured = interleave(effort, scenario, &services, &asked);
-        costs.extend(measured.into_iter().map(|(variant, cost)| ((scenario, variant), cost)));
-    }
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let memory = benches.iter().map(|b| (b.variant, mib(b.envoy.private_memory()))).collect();
-    drop(benches);
-
-    let mut workers = BTreeMap::new();
-    for count in [1, 2] {
-        eprintln!("{count} workers ...");
-        let pair = [Variant::Bare, Variant::Meshgate].map(|variant| start(variant, count));
-        let asked: Vec<&Bench> = pair.iter().collect();
-        let measured = interleave(effort, Scenario::Warm, &services, &asked);
-        workers.extend(measured.into_iter().map(|(variant, cost)| ((count, variant), cost)));
+    let mut memory: BTreeMap<Variant, Figures> = BTreeMap::new();
+    for process in 1..=effort.processes {
+        eprintln!("processes {process} of {} ...", effort.processes);
+        let alone: Vec<Bench> = variants.iter().map(|variant| start(*variant, 1)).collect();
+        for scenario in Scenario::ALL {
+            eprintln!("  {} ...", scenario.name());
+            let asked = scenario.variants();
+            let asked: Vec<&Bench> =
+                alone.iter().filter(|bench| asked.contains(&bench.variant)).collect();
+            interleave(effort, (scenario, process), &services, &asked, &mut costs);
+        }
+        for bench in alone {
+            let mib = bench.envoy.private_memory() as f64 / f64::from(1 << 20);
+            memory.entry(bench.variant).or_default().add(mib);
+        }
+        eprintln!("  two workers ...");
+        let pairs = [Variant::Bare, Variant::Meshgate].map(|variant| start(variant, 2));
+        let pairs: Vec<&Bench> = pairs.iter().collect();
+        interleave(effort, (Scenario::Warm, process), &services, &pairs, &mut costs);
     }
     let module = std::fs::metadata(harness::module::build()).expect("a module").len();
-    Measured { effort: *effort, costs, workers, starts, memory, module }
+    Measured { effort: *effort, costs, starts, memory, module }
 }
 
 /// Sends rounds of requests to each of `benches`, in an order that turns.
 fn interleave(
     effort: &Effort,
-    scenario: Scenario,
+    (scenario, process): (Scenario, usize),
     services: &Services,
     benches: &[&Bench],
-) -> BTreeMap<Variant, Cost> {
-    let mut costs: BTreeMap<Variant, Cost> = BTreeMap::new();
+    costs: &mut Costs,
+) {
     let count = scenario.count(effort);
+    if scenario == Scenario::Warm {
+        let tokens = scenario.tokens(&services.idp, (process, 0), count);
+        for bench in benches {
+            bench.round(scenario, &tokens, effort.warm_up, &mut Cost::default());
+        }
+    }
     for round in 0..=effort.rounds {
-        let tokens = scenario.tokens(&services.idp, round, count);
+        let tokens = scenario.tokens(&services.idp, (process, round), count);
         for turn in 0..benches.len() {
             let bench = benches[(round + turn) % benches.len()];
             let mut warming = Cost::default();
-            let counted = costs.entry(bench.variant).or_default();
+            let counted = costs.entry((scenario, bench.workers, bench.variant)).or_default();
             let cost = if round == 0 { &mut warming } else { counted };
             bench.round(scenario, &tokens, count, cost);
         }
     }
-    costs
 }
 
 /// How long it takes until Envoy is live.

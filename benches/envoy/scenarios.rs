@@ -101,7 +101,7 @@ impl Scenario {
 
     /// The tokens of a round: the same for each variant, since each has its own memory. With `None`, no token
     /// is sent; where there are fewer than requests, they come again.
-    pub fn tokens(self, idp: &Idp, round: usize, count: usize) -> Vec<Option<String>> {
+    pub fn tokens(self, idp: &Idp, round: (usize, usize), count: usize) -> Vec<Option<String>> {
         let (rs256, es256) = (idp.key("rs-1"), idp.key("es-1"));
         let user = |number: usize| format!("user_{:08x}", number % FAMILIAR);
         let tokens: Vec<String> = match self {
@@ -109,7 +109,9 @@ impl Scenario {
             Self::Warm => sign(&rs256, FAMILIAR, &|number| (user(number), 0)),
             Self::ColdToken(Algorithm::Rs256) => sign(&rs256, count, &|n| (user(n), 1 + n)),
             Self::ColdToken(Algorithm::Es256) => sign(&es256, count, &|n| (user(n), 1 + n)),
-            Self::ColdAll => sign(&rs256, count, &|n| (format!("new_{round}_{n}"), 1 + n)),
+            Self::ColdAll => {
+                sign(&rs256, count, &|n| (format!("new_{}_{}_{n}", round.0, round.1), 1 + n))
+            }
             Self::Expired => (0..FAMILIAR)
                 .map(|number| {
                     let mut claims = seed_claims(&user(number));
