@@ -19,7 +19,7 @@ function envoy_on_request(handle)
       [":method"] = "GET",
       [":path"] = "/internal/users/by-clerk-id/" .. clerk_id,
       [":authority"] = "users.internal",
-    }, nil, 300)
+    }, nil, 1000)
     if answer[":status"] ~= "200" then
       handle:respond({[":status"] = "503"}, "no user")
       return
