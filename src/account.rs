@@ -2,8 +2,8 @@
 //!
 //! The shell sets each fact as filter state before the request goes on or is answered, so that an access log
 //! finds it as `%FILTER_STATE(wasm.meshgate.code:PLAIN)%`, say. There is one host call for each, so only those
-//! are set that there are and that the config does not leave out. No fact ever holds text of a token but its `sub`, and that only once the token is
-//! verified.
+//! are set that there are and that the config does not leave out. No fact ever holds text of a token but its
+//! `sub`, and that only once the token is verified.
 
 use std::borrow::Cow;
 
