@@ -183,6 +183,12 @@ impl Code {
     pub const fn status(self) -> u16 {
         self.row().1
     }
+
+    /// What its answer says, as far as that is the same for all.
+    #[must_use]
+    pub const fn explanation(self) -> &'static str {
+        self.row().3
+    }
 }
 
 /// Name, status, what the headers add, and the explanation.

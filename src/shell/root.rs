@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use proxy_wasm::types::{Action, ContextType};
 use super::host::{self, Wake};
 use super::http::Http;
 use crate::board::Exchange;
-use crate::callout::{Answer, CallId, StreamId};
+use crate::callout::{Answer, CallId, Failure, StreamId};
 use crate::config::Config;
 use crate::log::Level;
 use crate::metrics::Update;
@@ -52,23 +53,24 @@ impl Root {
     }
 
     /// Makes the calls that the worker wants, then carries out what became of its requests.
-    fn carry_out(&mut self, released: Vec<Released>) {
+    fn carry_out(&mut self, mut released: Vec<Released>) {
         let Some(shared) = self.shared.clone() else {
             return;
         };
-        let mut released = released;
+        // Envoy calls the root in the root's own context.
+        let mut in_a_stream = false;
         loop {
             for (stream, disposition) in released.drain(..) {
+                in_a_stream = true;
                 carry_out_held(&shared, stream, &disposition);
-            }
-            // Calls belong to the root, whichever stream was spoken for last.
-            if !host::enter(StreamId(self.context_id)) {
-                break;
             }
             let Some(call) = shared.worker.borrow_mut().next_call() else {
                 break;
             };
-            match host::dispatch(&call.request) {
+            // A call that a stream makes would die with it.
+            let in_the_root = !mem::take(&mut in_a_stream) || host::enter(StreamId(self.context_id));
+            let made = if in_the_root { host::dispatch(&call.request) } else { Err(Failure::NotSent) };
+            match made {
                 Ok(token) => {
                     self.tokens.insert(token, (call.id, call.request.max_body));
                 }

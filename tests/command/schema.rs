@@ -13,14 +13,34 @@ pub fn validator() -> jsonschema::Validator {
 }
 
 #[test]
-fn the_schema_in_the_repository_is_what_the_command_prints() {
-    let ran = meshgate(&["schema"], &[], "");
-    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
-    let kept = fs::read_to_string(Path::new(ROOT).join("envoy/meshgate.schema.json")).unwrap();
-    assert!(
-        ran.stdout == kept,
-        "envoy/meshgate.schema.json is not current, run: cargo run --bin meshgate -- schema > envoy/meshgate.schema.json"
-    );
+fn the_schema_and_the_page_in_the_repository_are_what_the_command_prints() {
+    for (format, file) in [("json", "envoy/meshgate.schema.json"), ("markdown", "docs/reference.md")] {
+        let ran = meshgate(&["schema", "--format", format], &[], "");
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+        let kept = fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+        assert!(
+            ran.stdout == kept,
+            "{file} is not current, run: cargo run --bin meshgate -- schema --format {format} > {file}"
+        );
+    }
+}
+
+/// A field that is in the schema and not on the page would be one that nobody hears of.
+#[test]
+fn the_page_names_every_field_of_the_schema_and_links_to_what_is_on_it() {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/reference.md")).unwrap();
+    let schema = meshgate::config::schema();
+    let definitions = schema["$defs"].as_object().unwrap();
+    for (owner, definition) in definitions.iter().filter(|(owner, _)| *owner != "Verified") {
+        for name in definition.get("properties").and_then(Value::as_object).into_iter().flat_map(|all| all.keys()) {
+            assert!(page.contains(&format!("| `{name}` |")), "{owner}.{name}");
+        }
+    }
+    let links: Vec<&str> = page.split("](#").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    assert!(links.len() > 100, "{links:?}");
+    for link in links {
+        assert!(page.contains(&format!("<a id=\"{link}\">")), "#{link} is nowhere");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! What `meshgate check` cannot see of the files that users copy: the parts that are commented out, and whether files fit
-//! each other.
+//! What `meshgate check` cannot see of the files that users copy and read: the parts that are commented out, and whether
+//! files fit each other.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use harness::testbed::with_parts;
 use meshgate::config::Config;
 use serde_json::{Value, json};
 
-use crate::support::within;
+use crate::support::{ROOT, meshgate, within};
 
 #[track_caller]
 fn assert_accepted(config: &Value, place: &str) {
@@ -74,4 +74,107 @@ fn those_who_ask_pass_every_context_header_of_the_auth_service_on() {
         assert!(nginx.contains(&format!("$upstream_http_{variable};")), "nginx: {name}");
         assert!(client.contains(&format!("- exact: {name}\n")), "ext_authz: {name}");
     }
+}
+
+/// Istio's newer kind has what is about the module in a part of its own.
+fn as_traffic_extension(plugin: &Value) -> Value {
+    let mut resource = plugin.clone();
+    resource["kind"] = json!("TrafficExtension");
+    let spec = resource["spec"].as_object_mut().unwrap();
+    let names: Vec<String> = spec.keys().cloned().collect();
+    let mut wasm = serde_json::Map::new();
+    for name in names {
+        if !["selector", "targetRefs", "phase", "priority", "match"].contains(&name.as_str()) {
+            wasm.insert(name.clone(), spec.remove(&name).unwrap());
+        }
+    }
+    spec.insert("wasm".to_owned(), wasm.into());
+    resource
+}
+
+#[test]
+fn the_traffic_extensions_are_the_wasm_plugins() {
+    let istio = Path::new(ROOT).join("envoy/istio");
+    let read = |file: &str| documents(&fs::read_to_string(istio.join(file)).unwrap());
+    let plugins: Vec<Value> = ["ingressgateway.yaml", "sidecar.yaml", "waypoint.yaml"]
+        .into_iter()
+        .flat_map(read)
+        .filter(|one| one["kind"] == "WasmPlugin")
+        .map(|one| as_traffic_extension(&one))
+        .collect();
+    assert_eq!(plugins.len(), 4);
+    assert_eq!(read("trafficextension.yaml"), plugins);
+}
+
+#[test]
+fn every_plugin_for_istio_fails_closed_and_comes_first() {
+    let mut plugins = 0;
+    for file in ["ingressgateway", "sidecar", "waypoint", "quickstart"] {
+        let path = Path::new(ROOT).join(format!("envoy/istio/{file}.yaml"));
+        for one in documents(&fs::read_to_string(path).unwrap()) {
+            if one["kind"] == "WasmPlugin" {
+                let spec = &one["spec"];
+                assert_eq!(
+                    (&spec["failStrategy"], &spec["phase"], &spec["priority"]),
+                    (&json!("FAIL_CLOSE"), &json!("AUTHN"), &json!(100)),
+                    "{file}: {}",
+                    one["metadata"]["name"]
+                );
+                plugins += 1;
+            }
+        }
+    }
+    assert_eq!(plugins, 8);
+}
+
+#[test]
+fn the_manuals_table_of_codes_is_the_commands() {
+    let ran = meshgate(&["codes", "--format", "markdown"], &[], "");
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/troubleshooting.md")).unwrap();
+    assert!(
+        page.contains(&ran.stdout),
+        "put this between the marks in docs/troubleshooting.md:\n{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn a_code_is_told_with_its_remedy_and_an_unknown_one_is_said_to_be() {
+    let ran = meshgate(&["codes", "token_expired"], &[], "");
+    assert_eq!(ran.code, 0);
+    assert!(ran.stdout.starts_with("token_expired (401): the token has expired\n  "), "{}", ran.stdout);
+    let ran = meshgate(&["codes", "token_stale"], &[], "");
+    assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+    assert_eq!(ran.stderr, "error: there is no code `token_stale`, `meshgate codes` lists them\n");
+}
+
+/// All Rust of the repository's tests and sources.
+fn sources(dir: &Path, text: &mut String) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|one| one == "rs") {
+            text.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let model = fs::read_to_string(Path::new(ROOT).join("SECURITY.md")).unwrap();
+    let mut code = String::new();
+    for dir in ["src", "tests"] {
+        sources(&Path::new(ROOT).join(dir), &mut code);
+    }
+    let mut named = 0;
+    for row in model.lines().filter(|line| line.starts_with("| ")) {
+        let last = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        for name in last.split('`').skip(1).step_by(2).filter(|name| name.contains('_')) {
+            assert!(code.contains(&format!("fn {name}()")), "SECURITY.md: no test `{name}`");
+            named += 1;
+        }
+    }
+    assert!(named > 50, "{named}");
 }

@@ -75,7 +75,7 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
 /// What stands below `envoy/` and is for others than meshgate.
 fn is_anothers(file: &Path) -> bool {
     file.ends_with("authz-client.yaml")
-        || file.parent().is_some_and(|dir| dir.ends_with("prometheus"))
+        || file.parent().is_some_and(|dir| dir.ends_with("prometheus") || dir.ends_with("support"))
 }
 
 /// The files below `envoy/`, and those with text.

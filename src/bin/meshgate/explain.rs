@@ -4,7 +4,7 @@
 //! with its callouts answered from files ([`world`]). The steps retell its way by the functions that it takes
 //! its decisions with ([`steps`]); where the two should ever differ, that is said.
 
-mod remedy;
+pub mod remedy;
 mod report;
 mod show;
 mod steps;

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod codes;
 mod document;
 mod explain;
 mod keygen;
@@ -32,6 +33,7 @@ enum Command {
     Check(check::Args),
     Explain(Box<explain::Arguments>),
     Schema(schema::Args),
+    Codes(codes::Args),
     Keygen(keygen::Arguments),
 }
 
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Ok(Cli { command: Command::Check(args) }) => check::run(&args),
         Ok(Cli { command: Command::Schema(args) }) => schema::run(&args),
         Ok(Cli { command: Command::Explain(arguments) }) => explain::run(&arguments),
+        Ok(Cli { command: Command::Codes(args) }) => codes::run(&args),
         Ok(Cli { command: Command::Keygen(arguments) }) => keygen::run(&arguments),
         Err(error) => {
             let text = error.render().to_string();

@@ -19,6 +19,7 @@
 pub mod client;
 mod daemon;
 pub mod envoy;
+pub mod go;
 pub mod idp;
 mod install;
 pub mod load;
@@ -29,6 +30,7 @@ pub mod oidc;
 pub mod pki;
 pub mod process;
 pub mod redis;
+pub mod registry;
 pub mod server;
 pub mod skip;
 pub mod testbed;
