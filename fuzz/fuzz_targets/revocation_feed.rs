@@ -46,11 +46,10 @@ fn is_entry(entry: &Map<String, Value>) -> bool {
     entry.iter().all(is_typed) && entry.iter().any(says)
 }
 
-/// RFC 6901 section 3.
+/// RFC 6901 section 3, without the pointer to all of a document, which would mean one token.
 fn is_pointer(text: &str) -> bool {
-    let tilde_ok =
-        text.split('~').skip(1).all(|rest| rest.starts_with('0') || rest.starts_with('1'));
-    (text.is_empty() || text.starts_with('/')) && tilde_ok
+    let is_escape = |rest: &str| rest.starts_with('0') || rest.starts_with('1');
+    text.starts_with('/') && text.split('~').skip(1).all(is_escape)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
