@@ -118,8 +118,8 @@ fn signed(lines: &[u8], key: &Key) -> Vec<u8> {
     key.sign(header, payload).into_bytes()
 }
 
-/// Signed, and then changed: of each two bytes the first says which sign, counted from the end of a part, where bits
-/// are that mean nothing, and the second what stands there then.
+/// Signed, and then changed: of each two bytes the first says which sign, counted from the end of a part and mostly
+/// there, where bits are that mean nothing, and the second what stands there then.
 fn changed(lines: &[u8], key: &Key) -> Vec<u8> {
     const SIGNS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.=+/ \n";
     let (header, rest) = line(lines);
@@ -129,7 +129,11 @@ fn changed(lines: &[u8], key: &Key) -> Vec<u8> {
     for change in changes.chunks_exact(2) {
         let part = &mut parts[usize::from(change[0] % 3)];
         let sign = SIGNS[usize::from(change[1]) % SIGNS.len()];
-        match part.len().checked_sub(1 + usize::from(change[0] / 3)) {
+        let from_end = match change[0] / 3 {
+            near @ ..64 => near % 4,
+            far => far,
+        };
+        match part.len().checked_sub(1 + usize::from(from_end)) {
             Some(place) => part[place] = sign,
             None => part.push(sign),
         }
