@@ -45,7 +45,7 @@ fn token_endpoint(body: &[u8]) {
         let text = |name: &str| members.get(name).and_then(Value::as_str).unwrap_or_default();
         let token = text("access_token");
         let life = members.get("expires_in").and_then(Value::as_u64).unwrap_or_default();
-        let fits = text("token_type").to_ascii_lowercase() == "bearer"
+        let fits = text("token_type").eq_ignore_ascii_case("bearer")
             && (1..=limits.max_token_bytes).contains(&token.len())
             && token.bytes().all(|byte| (b'!'..=b'~').contains(&byte))
             && life > 5;
@@ -109,7 +109,7 @@ fn stored(bytes: &[u8]) {
     assert_eq!(members.get("fetched").and_then(Value::as_u64), Some(stored.fetched.as_millis()));
     match &stored.known {
         Known::Record(record) => {
-            assert_eq!(members.get("record"), Some(&Value::from(record.members().clone())))
+            assert_eq!(members.get("record"), Some(&Value::from(record.members().clone())));
         }
         Known::Unknown => assert_eq!(members.get("record"), Some(&Value::Null)),
     }

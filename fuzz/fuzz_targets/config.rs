@@ -95,7 +95,7 @@ fn serve(config: Config) {
                 check(&[], &disposition);
             }
         }
-        now = now.after(Duration::from_secs(3_600));
+        now = now.after(Duration::from_hours(1));
     }
 }
 

@@ -155,7 +155,7 @@ impl Event {
         let second = Token { user: bits >> 7, carrier: Carrier::Cookie, ..first };
         let tokens = match bits >> 2 & 31 {
             none if none & 3 == 3 => Vec::new(),
-            both if both & 24 == 24 => vec![first, second],
+            both if both & 0b1_1000 == 0b1_1000 => vec![first, second],
             _ => vec![first],
         };
         let forged =
@@ -315,7 +315,7 @@ impl World {
     fn happens(&mut self, event: &Event) {
         match event {
             Event::Request { path, tokens, forged, hop } => {
-                self.request(*path, tokens, forged, *hop)
+                self.request(*path, tokens, forged, *hop);
             }
             Event::Tick => self.tick(),
             Event::Later { millis } => {
@@ -356,14 +356,15 @@ impl World {
             let text = signed(*token);
             match token.carrier {
                 Carrier::Header => {
-                    fields.push(field("authorization", format!("Bearer {text}").as_bytes()))
+                    fields.push(field("authorization", format!("Bearer {text}").as_bytes()));
                 }
                 Carrier::Cookie => {
-                    fields.push(field("cookie", format!("a=b; __session={text}").as_bytes()))
+                    fields.push(field("cookie", format!("a=b; __session={text}").as_bytes()));
                 }
                 Carrier::Param => {
                     target.push(if target.contains('?') { '&' } else { '?' });
-                    target += &format!("access_token={text}");
+                    target.push_str("access_token=");
+                    target.push_str(&text);
                 }
             }
         }
@@ -526,7 +527,7 @@ impl World {
         for (name, value) in &said {
             assert!(!value.starts_with(b"forged"), "a forged {name} goes upstream");
         }
-        let user = self.user(sent);
+        let user = Self::user(sent);
         let expected = user.as_ref().map(|user| match self.place {
             Place::Claims => user.clone(),
             Place::Gateway | Place::Service => format!("id-of-{user}"),
@@ -551,7 +552,7 @@ impl World {
     }
 
     /// Whom the tokens of a request may speak of: they are all one and good, and were so when it came or are now.
-    fn user(&self, sent: &Sent) -> Option<String> {
+    fn user(sent: &Sent) -> Option<String> {
         let first = *sent.tokens.first()?;
         let one = sent.tokens.iter().all(|token| signed(*token) == signed(first));
         let good = first.signer == Signer::Ours && sent.began < START + first.ends + 30;

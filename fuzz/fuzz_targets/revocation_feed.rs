@@ -81,7 +81,7 @@ fn means(entry: &Map<String, Value>, claims: &Map<String, Value>) -> bool {
 }
 
 thread_local! {
-    static TOKEN: VerifiedToken = WORLD.with(|world| token(world));
+    static TOKEN: VerifiedToken = WORLD.with(token);
 }
 
 fn token(world: &World) -> VerifiedToken {
