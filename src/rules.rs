@@ -672,6 +672,20 @@ mod tests {
     }
 
     #[test]
+    fn a_sign_is_read_of_which_one_byte_alone_is_escaped() {
+        let rules = Rules::new(vec![
+            rule(PathMatch::Exact("/\u{e9}".into()), &[], &[], role("ADMIN")),
+            rule(PathMatch::prefix("/"), &[], &[], Requirement::Anonymous),
+        ]);
+        for path in
+            [&b"/%c3%a9"[..], b"/\xc3%a9", b"/%c3\xa9", b"/%25c3%a9", b"/%c3%25a9", b"/\xc3%25a9"]
+        {
+            let demand = rules.demand(&[Target { method: b"GET", host: b"a", path }], false);
+            assert_eq!(demand.level, Level::User, "{}", path.escape_ascii());
+        }
+    }
+
+    #[test]
     fn paths_of_any_bytes_have_readings() {
         for target in [&b"\xff\xfe"[..], b"%", b"%f", b"%zz", b"/%00", b"\\", b"/..", b"../.."] {
             assert!(Readings::of(target).unwrap().iter().next().is_some());

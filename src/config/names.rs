@@ -225,7 +225,7 @@ impl FromStr for JsonPointer {
         let mut segments = Vec::new();
         for raw in tail.split('/') {
             let unescaped = raw.replace("~1", "/").replace("~0", "~");
-            if raw.replace("~0", "").replace("~1", "").contains('~') {
+            if raw.split('~').skip(1).any(|behind| !behind.starts_with(['0', '1'])) {
                 return refuse(format!(
                     "`{text}` has a `~` that is neither `~0` nor `~1` (RFC 6901)"
                 ));
@@ -491,7 +491,7 @@ mod tests {
             let pointer: JsonPointer = text.parse().unwrap();
             assert_eq!(pointer.find(map), found.as_ref(), "{text}");
         }
-        for text in ["", "id", "/a~2"] {
+        for text in ["", "id", "/a~2", "/a~", "/~~01"] {
             assert!(text.parse::<JsonPointer>().is_err(), "{text}");
         }
     }

@@ -132,7 +132,7 @@ impl<'a> Readings<'a> {
         match plain(path) {
             Some(plain) => Some(Self::Plain(plain)),
             None if path.len() > MAX_ODD_PATH => None,
-            None => odd(String::from_utf8_lossy(path).into_owned()).map(Self::Odd),
+            None => odd(path.to_vec()).map(Self::Odd),
         }
     }
 
@@ -145,22 +145,23 @@ impl<'a> Readings<'a> {
     }
 }
 
-fn odd(as_sent: String) -> Option<BTreeSet<String>> {
+/// Signs are read last: one of two bytes may be half decoded already and half an escape, and is there once
+/// that is decoded too.
+fn odd(as_sent: Vec<u8>) -> Option<BTreeSet<String>> {
     // With each reading goes how often it was decoded: a router and an upstream may each do it once.
     let mut found = BTreeSet::from([(as_sent.clone(), 0)]);
     let mut read_bytes = as_sent.len();
     let mut open = vec![(as_sent, 0)];
     while let Some((text, decoded)) = open.pop() {
         let mut steps = vec![
-            (text.replace('\\', "/"), decoded),
+            (text.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect(), decoded),
             (without_parameters(&text), decoded),
-            (until_query(&text).to_owned(), decoded),
+            (until_query(&text).to_vec(), decoded),
             (resolved(&text, false), decoded),
             (resolved(&text, true), decoded),
         ];
         if decoded < 2 {
-            let once = percent_decoded(text.as_bytes());
-            steps.push((String::from_utf8_lossy(&once).into_owned(), decoded + 1));
+            steps.push((percent_decoded(&text), decoded + 1));
         }
         for step in steps {
             if found.insert(step.clone()) {
@@ -172,12 +173,12 @@ fn odd(as_sent: String) -> Option<BTreeSet<String>> {
             return None;
         }
     }
-    Some(found.into_iter().map(|(text, _)| text).collect())
+    Some(found.iter().map(|(text, _)| String::from_utf8_lossy(text).into_owned()).collect())
 }
 
 /// The path without what a decoded `?` or `#` makes a query or fragment.
-fn until_query(path: &str) -> &str {
-    path.split(['?', '#']).next().unwrap_or_default()
+fn until_query(path: &[u8]) -> &[u8] {
+    path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default()
 }
 
 /// The path, if everyone reads it the same way.
@@ -210,30 +211,35 @@ pub fn percent_decoded(path: &[u8]) -> Vec<u8> {
 }
 
 /// The path without what stands behind a `;` in each segment, as Java's servlets read it.
-fn without_parameters(path: &str) -> String {
-    let segments: Vec<&str> =
-        path.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
-    segments.join("/")
+fn without_parameters(path: &[u8]) -> Vec<u8> {
+    let segments: Vec<&[u8]> = segments(path)
+        .map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default())
+        .collect();
+    segments.join(&b'/')
 }
 
 /// The path with `.` and `..` resolved (RFC 3986 section 5.2.4) and, where `merge`, `//` as `/`.
-fn resolved(path: &str, merge: bool) -> String {
-    let mut kept: Vec<&str> = Vec::new();
-    let mut segments = path.split('/').skip(1).peekable();
+fn resolved(path: &[u8], merge: bool) -> Vec<u8> {
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let mut segments = segments(path).skip(1).peekable();
     while let Some(segment) = segments.next() {
         let last = segments.peek().is_none();
         match segment {
-            "." | ".." => {
-                if segment == ".." {
+            b"." | b".." => {
+                if segment == b".." {
                     kept.pop();
                 }
                 if last {
-                    kept.push("");
+                    kept.push(b"");
                 }
             }
-            "" if merge && !last => {}
+            b"" if merge && !last => {}
             other => kept.push(other),
         }
     }
-    format!("/{}", kept.join("/"))
+    [&b"/"[..], &kept.join(&b'/')].concat()
+}
+
+fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/')
 }
