@@ -68,8 +68,10 @@ impl Root {
                 break;
             };
             // A call that a stream makes would die with it.
-            let in_the_root = !mem::take(&mut in_a_stream) || host::enter(StreamId(self.context_id));
-            let made = if in_the_root { host::dispatch(&call.request) } else { Err(Failure::NotSent) };
+            let in_the_root =
+                !mem::take(&mut in_a_stream) || host::enter(StreamId(self.context_id));
+            let made =
+                if in_the_root { host::dispatch(&call.request) } else { Err(Failure::NotSent) };
             match made {
                 Ok(token) => {
                     self.tokens.insert(token, (call.id, call.request.max_body));

@@ -14,7 +14,9 @@ pub fn validator() -> jsonschema::Validator {
 
 #[test]
 fn the_schema_and_the_page_in_the_repository_are_what_the_command_prints() {
-    for (format, file) in [("json", "envoy/meshgate.schema.json"), ("markdown", "docs/reference.md")] {
+    for (format, file) in
+        [("json", "envoy/meshgate.schema.json"), ("markdown", "docs/reference.md")]
+    {
         let ran = meshgate(&["schema", "--format", format], &[], "");
         assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
         let kept = fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
@@ -32,11 +34,17 @@ fn the_page_names_every_field_of_the_schema_and_links_to_what_is_on_it() {
     let schema = meshgate::config::schema();
     let definitions = schema["$defs"].as_object().unwrap();
     for (owner, definition) in definitions.iter().filter(|(owner, _)| *owner != "Verified") {
-        for name in definition.get("properties").and_then(Value::as_object).into_iter().flat_map(|all| all.keys()) {
+        for name in definition
+            .get("properties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(|all| all.keys())
+        {
             assert!(page.contains(&format!("| `{name}` |")), "{owner}.{name}");
         }
     }
-    let links: Vec<&str> = page.split("](#").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    let links: Vec<&str> =
+        page.split("](#").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
     assert!(links.len() > 100, "{links:?}");
     for link in links {
         assert!(page.contains(&format!("<a id=\"{link}\">")), "#{link} is nowhere");

@@ -143,7 +143,11 @@ fn the_manuals_table_of_codes_is_the_commands() {
 fn a_code_is_told_with_its_remedy_and_an_unknown_one_is_said_to_be() {
     let ran = meshgate(&["codes", "token_expired"], &[], "");
     assert_eq!(ran.code, 0);
-    assert!(ran.stdout.starts_with("token_expired (401): the token has expired\n  "), "{}", ran.stdout);
+    assert!(
+        ran.stdout.starts_with("token_expired (401): the token has expired\n  "),
+        "{}",
+        ran.stdout
+    );
     let ran = meshgate(&["codes", "token_stale"], &[], "");
     assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
     assert_eq!(ran.stderr, "error: there is no code `token_stale`, `meshgate codes` lists them\n");

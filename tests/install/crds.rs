@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 fn documents(file: &Path) -> Vec<Value> {
     let text = fs::read_to_string(file).unwrap();
     let texts = text.split("\n---\n");
-    texts.map(|text| yaml_serde::from_str(text).unwrap_or_else(|error| panic!("{file:?}: {error}"))).collect()
+    texts
+        .map(|text| yaml_serde::from_str(text).unwrap_or_else(|error| panic!("{file:?}: {error}")))
+        .collect()
 }
 
 /// Makes fields that nobody knows an error, wherever the schema says what there is. Conditions are left as they are: they
@@ -88,8 +90,15 @@ fn every_resource_is_one_that_istio_takes() {
         }
     }
     for kind in [
-        "WasmPlugin", "TrafficExtension", "ServiceEntry", "DestinationRule", "Telemetry", "PeerAuthentication",
-        "AuthorizationPolicy", "Gateway", "VirtualService",
+        "WasmPlugin",
+        "TrafficExtension",
+        "ServiceEntry",
+        "DestinationRule",
+        "Telemetry",
+        "PeerAuthentication",
+        "AuthorizationPolicy",
+        "Gateway",
+        "VirtualService",
     ] {
         assert!(checked.contains_key(kind), "no {kind} among {checked:?}");
     }
@@ -99,7 +108,8 @@ fn every_resource_is_one_that_istio_takes() {
 fn what_istio_does_not_know_would_be_found() {
     let Some(crds) = require("Istio's schemas", istio_crds()) else { return };
     let validators = validators(&crds);
-    let validator = &validators[&("WasmPlugin".to_owned(), "extensions.istio.io/v1alpha1".to_owned())];
+    let validator =
+        &validators[&("WasmPlugin".to_owned(), "extensions.istio.io/v1alpha1".to_owned())];
     let good = json!({"url": "oci://a/b", "phase": "AUTHN", "failStrategy": "FAIL_CLOSE", "pluginConfig": {"any": [1]},
                       "vmConfig": {"env": [{"name": "A", "valueFrom": "HOST"}]}});
     assert!(validator.is_valid(&good));

@@ -109,7 +109,13 @@ impl Istiod {
         let xds = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut command = Command::new(program);
         command
-            .args(["discovery", "--registries=", "--secureGRPCAddr=", "--httpsAddr=", "--ctrlz_port=0"])
+            .args([
+                "discovery",
+                "--registries=",
+                "--secureGRPCAddr=",
+                "--httpsAddr=",
+                "--ctrlz_port=0",
+            ])
             .arg(format!("--grpcAddr={xds}"))
             .arg(format!("--httpAddr=127.0.0.1:{}", free_port()))
             .arg(format!("--monitoringAddr=127.0.0.1:{}", free_port()))
@@ -199,7 +205,8 @@ fn gateway_behaves(kind: &str, file: &str) {
     let Some(program) = require("istiod", go::istiod()) else { return };
     let services = Services::start();
     let port = free_port();
-    let plugins = shipped(file, kind).into_iter().filter(|one| one["metadata"]["name"] == "meshgate");
+    let plugins =
+        shipped(file, kind).into_iter().filter(|one| one["metadata"]["name"] == "meshgate");
     let resources: Vec<Value> =
         services.entries().into_iter().chain(ingress(port)).chain(plugins).collect();
     let istiod = Istiod::start(&program, &resources);
@@ -207,15 +214,24 @@ fn gateway_behaves(kind: &str, file: &str) {
     let get = |path: &str| Request::get(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path);
 
     let response = get("/api/comments").send();
-    assert_eq!((response.status, code(&response).as_str()), (401, "token_missing"), "{}", envoy.log());
-    let response = get("/api/comments").bearer(&services.token()).header("x_user_role", "ADMIN").send();
+    assert_eq!(
+        (response.status, code(&response).as_str()),
+        (401, "token_missing"),
+        "{}",
+        envoy.log()
+    );
+    let response =
+        get("/api/comments").bearer(&services.token()).header("x_user_role", "ADMIN").send();
     assert_eq!(response.status, 200, "{}", response.text());
     let response = get("/api/videos").header("X-User-Id", "forged").send();
     assert_eq!(response.status, 200, "{}", response.text());
     let seen = services.videos.take();
     let shown: Vec<_> = seen
         .iter()
-        .map(|seen| ["x-user-id", "x-user-role", "authorization", "x_user_role"].map(|name| seen.header(name)))
+        .map(|seen| {
+            ["x-user-id", "x-user-role", "authorization", "x_user_role"]
+                .map(|name| seen.header(name))
+        })
         .collect();
     assert_eq!(shown, [[Some(&b"u-1001"[..]), Some(b"USER"), None, None], [None; 4]]);
     let asked = services.users.seen();
@@ -266,10 +282,16 @@ fn the_plugins_for_a_sidecar_stand_at_the_door_and_at_the_exit() {
     }));
     let istiod = Istiod::start(&program, &resources);
     let envoy = istiod.proxy("sidecar", "videos.default", &json!({"app": "videos"}));
-    let get = |port: u16, path: &str| Request::get(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path);
+    let get =
+        |port: u16, path: &str| Request::get(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path);
 
     let response = get(inbound, "/videos").method("POST").header("x-user-id", "u-1").send();
-    assert_eq!((response.status, code(&response).as_str()), (403, "untrusted_peer"), "{}", envoy.log());
+    assert_eq!(
+        (response.status, code(&response).as_str()),
+        (403, "untrusted_peer"),
+        "{}",
+        envoy.log()
+    );
     assert_eq!(get(inbound, "/healthz").header("x-user-id", "u-1").send().status, 200);
     let seen = services.videos.take();
     assert_eq!((seen.len(), seen[0].header("x-user-id")), (1, None));
@@ -292,6 +314,9 @@ fn the_plugins_for_a_sidecar_stand_at_the_door_and_at_the_exit() {
     assert_eq!(response.status, 200, "{}", response.text());
     let seen = services.idp.seen();
     let last = seen.last().unwrap();
-    assert_eq!(["x-user-id", "x-service-name", "authorization"].map(|name| last.header(name)), [None; 3]);
+    assert_eq!(
+        ["x-user-id", "x-service-name", "authorization"].map(|name| last.header(name)),
+        [None; 3]
+    );
     envoy.no_traps();
 }

@@ -34,7 +34,9 @@ pub fn run(args: &Args) -> ExitCode {
     for name in &args.codes {
         match Code::named(name) {
             Some(code) => codes.push(code),
-            None => return usage(&format!("there is no code `{name}`, `meshgate codes` lists them")),
+            None => {
+                return usage(&format!("there is no code `{name}`, `meshgate codes` lists them"));
+            }
         }
     }
     if codes.is_empty() {

@@ -18,13 +18,12 @@ impl Registry {
     #[track_caller]
     pub fn start() -> Result<Registry, String> {
         let config = |address: SocketAddr| {
-            format!("version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: ./images}}}}\nhttp: {{addr: {address}}}\n")
+            format!(
+                "version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: ./images}}}}\nhttp: {{addr: {address}}}\n"
+            )
         };
-        let program = Program {
-            name: "docker-registry",
-            package: "docker-registry",
-            arguments: &["serve"],
-        };
+        let program =
+            Program { name: "docker-registry", package: "docker-registry", arguments: &["serve"] };
         Daemon::start(program, config, answers).map(Registry)
     }
 

@@ -106,7 +106,9 @@ fn copy_into(file: &Path, out: &Path) -> Result<()> {
 /// The files of a directory, as `sha256sum --check` reads them.
 fn sums(out: &Path) -> Result<String> {
     let mut names = fs::read_dir(out)?
-        .map(|entry| Ok(entry?.file_name().into_string().map_err(|_| "a name that is not UTF-8")?))
+        .map(|entry| {
+            Ok(entry?.file_name().into_string().map_err(|_| "a name that is not UTF-8")?)
+        })
         .collect::<Result<Vec<_>>>()?;
     names.sort();
     let mut lines = String::new();

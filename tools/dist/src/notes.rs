@@ -6,9 +6,10 @@ use crate::{Release, Result, sha256};
 /// Writes them, in Markdown.
 pub fn write(release: &Release, images: &Images, changelog: &str) -> Result<String> {
     let version = release.version;
-    let changes = section(changelog, version)
-        .or_else(|| section(changelog, "Unreleased"))
-        .ok_or_else(|| format!("CHANGELOG.md has neither `## [{version}]` nor `## [Unreleased]`"))?;
+    let changes =
+        section(changelog, version).or_else(|| section(changelog, "Unreleased")).ok_or_else(
+            || format!("CHANGELOG.md has neither `## [{version}]` nor `## [Unreleased]`"),
+        )?;
     let module = sha256(&release.module);
     let Images { compat, artifact } = images;
     Ok(format!(

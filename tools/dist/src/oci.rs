@@ -118,7 +118,8 @@ fn tar(module: &[u8]) -> Result<Vec<u8>> {
 
 fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     // Neither time nor operating system.
-    let mut encoder = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::best());
+    let mut encoder =
+        GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::best());
     encoder.write_all(bytes)?;
     Ok(encoder.finish()?)
 }

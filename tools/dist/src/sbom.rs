@@ -78,10 +78,8 @@ impl<'a> Graph<'a> {
             }
             let node = nodes.get(id).ok_or("Cargo resolved less than it says")?;
             let built_in = node.deps.iter().filter(|dependency| {
-                let linked = dependency
-                    .dep_kinds
-                    .iter()
-                    .any(|kind| kind.kind == DependencyKind::Normal);
+                let linked =
+                    dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal);
                 // What a macro is made of runs where the module is built, and is not in it.
                 linked && !is_macro(&metadata[&dependency.pkg])
             });
@@ -98,12 +96,8 @@ fn is_macro(package: &Package) -> bool {
 }
 
 fn component(package: &Package, kind: Classification) -> Component {
-    let mut component = Component::new(
-        kind,
-        &package.name,
-        &package.version.to_string(),
-        Some(reference(package)),
-    );
+    let mut component =
+        Component::new(kind, &package.name, &package.version.to_string(), Some(reference(package)));
     component.description = package.description.as_deref().map(NormalizedString::new);
     component.licenses = package
         .license

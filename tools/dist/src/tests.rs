@@ -48,7 +48,13 @@ fn the_checksums_are_those_of_the_files_and_two_releases_of_one_module_are_the_s
         .unwrap();
     assert!(check.status.success(), "{check:?}");
     let said = String::from_utf8(check.stdout).unwrap();
-    for name in ["meshgate.wasm", "meshgate.cdx.json", "meshgate.schema.json", "meshgate.dashboard.json", "meshgate.rules.yaml"] {
+    for name in [
+        "meshgate.wasm",
+        "meshgate.cdx.json",
+        "meshgate.schema.json",
+        "meshgate.dashboard.json",
+        "meshgate.rules.yaml",
+    ] {
         assert!(said.contains(&format!("{name}: OK")), "{name}: {said}");
     }
     let of = |dir: &TempDir| {
@@ -65,7 +71,10 @@ fn the_bill_of_materials_has_what_is_in_the_module_and_nothing_else() {
     let bom = json(&fs::read(out.path().join("meshgate.cdx.json")).unwrap());
     assert_eq!((&bom["bomFormat"], &bom["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
     let module = &bom["metadata"]["component"];
-    assert_eq!((&module["name"], &module["hashes"][0]["content"]), (&"meshgate".into(), &sha256(MODULE).into()));
+    assert_eq!(
+        (&module["name"], &module["hashes"][0]["content"]),
+        (&"meshgate".into(), &sha256(MODULE).into())
+    );
     let components = bom["components"].as_array().unwrap();
     let named = |name: &str| components.iter().find(|one| one["name"] == name);
     for name in ["proxy-wasm", "jwt-simple", "serde_json", "base64"] {
@@ -143,6 +152,9 @@ fn what_is_no_release_is_not_removed_for_one() {
     fs::write(out.path().join("thesis.txt"), "years").unwrap();
     let release = Release { version: "0.1.0", module: MODULE.to_vec() };
     let refused = write(&release, workspace(), out.path()).unwrap_err().to_string();
-    assert!(refused.ends_with("holds something else than a release, name another --out"), "{refused}");
+    assert!(
+        refused.ends_with("holds something else than a release, name another --out"),
+        "{refused}"
+    );
     assert!(out.path().join("thesis.txt").is_file());
 }

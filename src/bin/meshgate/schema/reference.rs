@@ -30,7 +30,10 @@ pub fn page(schema: &Value) -> String {
         let what = description(one).map(str::to_owned).or_else(|| words(one))?;
         Some(format!("| <a id=\"{}\"></a>{} | {} |\n", anchor(name), spoken(name), cell(&what)))
     });
-    sections.push(format!("## Kinds of text\n\n| kind | what |\n|---|---|\n{}", kinds.collect::<String>()));
+    sections.push(format!(
+        "## Kinds of text\n\n| kind | what |\n|---|---|\n{}",
+        kinds.collect::<String>()
+    ));
     sections.join("\n")
 }
 
@@ -73,7 +76,10 @@ impl<'a> Page<'a> {
             let link = format!("[{}](#{})", spoken(name), anchor(name));
             // What is said nowhere else needs no link.
             let known = self.definitions().any(|(one, definition)| {
-                one == name && (is_object(definition) || description(definition).is_some() || words(definition).is_some())
+                one == name
+                    && (is_object(definition)
+                        || description(definition).is_some()
+                        || words(definition).is_some())
             });
             let what = if known { link } else { spoken(name) };
             return match how {
