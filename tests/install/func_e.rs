@@ -1,47 +1,32 @@
 //! `func-e run -c envoy/gateway.yaml`, as the README has it.
 
 use std::fs;
-use std::process::Command;
-use std::time::Duration;
+use std::os::unix::fs::PermissionsExt;
 
-use harness::client::Request;
 use harness::idp::seed_claims;
-use harness::process::Process;
 use harness::testbed::Testbed;
 use harness::{envoy, go, skip};
-use tempfile::TempDir;
 
-/// The Envoy is the one that the other tests have: func-e's own downloads are not what is tested.
+/// The Envoy is the one that the other tests have: what func-e would download is not what is tested.
 #[test]
 fn func_e_runs_the_gateway() {
     let Some(func_e) = skip::require("func-e", go::func_e()) else { return };
-    // The ports, clusters and module that an Envoy of the testbed has.
-    let bed = Testbed::gateway().start();
-    let config = bed.bootstrap_file();
-    let dir = TempDir::new().unwrap();
-    let home = dir.path().to_owned();
-    let admin_file = home.join("admin.address");
-    let copy = home.join("gateway.json");
-    fs::copy(config, &copy).unwrap();
-    let mut command = Command::new(func_e);
-    command
-        .args(["run", "--config-path"])
-        .arg(&copy)
-        .args(["--admin-address-path"])
-        .arg(&admin_file)
-        .env("ENVOY_PATH", envoy::find().unwrap())
-        .env("FUNC_E_HOME", home.join("func-e"))
-        .current_dir(harness::module::workspace());
-    let process = Process::start(&command, dir).unwrap();
-    process.wait_for_log("starting main dispatch loop", Duration::from_secs(90));
-    let admin = fs::read_to_string(admin_file).unwrap().trim().parse().unwrap();
-    let listeners = Request::get(admin, "/listeners").send().text();
-    let port = listeners.lines().next().unwrap().rsplit(':').next().unwrap();
-    let address = format!("127.0.0.1:{port}").parse().unwrap();
-    assert_eq!(Request::get(address, "/api/comments").send().status, 401, "{}", process.log());
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    // The harness starts an Envoy with arguments of Envoy's; func-e takes the same behind `run`.
+    let run = dir.path().join("run");
+    fs::write(&run, format!("#!/bin/sh\nexec '{}' run \"$@\"\n", func_e.display())).unwrap();
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o755)).unwrap();
+
+    let bed = Testbed::gateway()
+        .launch(|launch| launch.binary(&run))
+        .env("ENVOY_PATH", &envoy::find().unwrap().display().to_string())
+        .env("FUNC_E_HOME", &home.display().to_string())
+        .start();
+    assert!(home.is_dir(), "func-e has kept nothing in its home, was it asked at all?");
+    assert_eq!(bed.get("/api/comments").send().status, 401);
     let token = bed.idp.token(seed_claims("user_2abc"));
-    let response = Request::get(address, "/api/comments").bearer(&token).send();
-    assert_eq!(response.status, 200, "{}", response.text());
-    let seen = bed.upstream.take();
-    assert_eq!(seen[0].header("x-user-id"), Some(&b"u-1001"[..]));
+    assert_eq!(bed.get("/api/comments").bearer(&token).send().status, 200);
+    assert_eq!(bed.upstream.take()[0].header("x-user-id"), Some(&b"u-1001"[..]));
+    bed.no_traps();
 }
