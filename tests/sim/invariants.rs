@@ -216,8 +216,10 @@ impl Case<'_> {
         let (oracle, moment) = (self.oracle, self.moment);
         let plan = || format!("{:?}", oracle.schedule.tokens[token]);
         Violation::unless(oracle.is_genuine(token), "identity has a source", plan)?;
+        // It may have been looked at when the request came, or since.
+        let (then, now) = (moment.then.1, moment.clock);
         let in_time =
-            !oracle.is_expired(token, moment.then.1) && !oracle.is_early(token, moment.clock);
+            !oracle.is_expired(token, then.min(now)) && !oracle.is_early(token, then.max(now));
         Violation::unless(in_time, "tokens have their time", plan)?;
         let published = oracle.key_is(token, true, moment);
         Violation::unless(published, "a removed key is refused", plan)?;

@@ -127,6 +127,7 @@ fn assert_eventful(counts: &Counts) {
                 "feed cleared",
                 "VM restarts",
                 "clock steps back",
+                "clock is set back",
                 "clock steps forward",
                 "worker stalls",
                 "writes contended",

@@ -10,6 +10,9 @@ use crate::scenario::{Millis, START, Scenario};
 use crate::schedule::{Form, Revoked, Schedule, Service};
 use crate::services::{Entry, Record, Said};
 
+/// By how much a clock may go back unnoticed.
+pub const NUDGE: Millis = 1_000;
+
 /// One VM among all that there ever were.
 pub type VmId = usize;
 
@@ -126,6 +129,21 @@ impl Oracle {
         self.overwritten = Known { keys: Some(self.keys.len()), list: Some(self.lists.len()) };
     }
 
+    /// The clock may have been set back: nothing that was told before lives longer for it. A worker notices with
+    /// the next thing that it does.
+    pub fn bring_along(&mut self, at: Millis, clock: Millis) {
+        const NOTICED_WITHIN: Millis = 2_000;
+        fn bring<T>(facts: &mut [Fact<T>], at: Millis, clock: Millis) {
+            for fact in facts.iter_mut().filter(|fact| fact.at + NOTICED_WITHIN <= at) {
+                fact.clock = fact.clock.min(clock);
+            }
+        }
+        if self.set_back > NUDGE {
+            bring(&mut self.keys, at, clock);
+            bring(&mut self.lists, at, clock);
+        }
+    }
+
     pub fn failed(&mut self, service: Service, at: Millis) {
         self.trouble.insert(service, at);
     }
@@ -174,7 +192,8 @@ impl Oracle {
         let keys = &self.scenario.keys;
         let (_, clock, known) = moment.then;
         self.range(&self.keys, known.keys, moment.vm).any(|fact| {
-            let usable = clock < fact.clock + keys.cache + keys.stale + self.slack();
+            let usable =
+                clock.min(moment.clock) < fact.clock + keys.cache + keys.stale + self.slack();
             usable && fact.what.contains(&key) == published
         })
     }
@@ -186,7 +205,8 @@ impl Oracle {
         };
         let (_, clock, known) = moment.then;
         let mut then = self.range(&self.lists, known.list, moment.vm);
-        let is_heard = then.any(|fact| clock < fact.clock + feed.max_age + self.slack());
+        let is_heard =
+            then.any(|fact| clock.min(moment.clock) < fact.clock + feed.max_age + self.slack());
         // A list that comes while the request waits is looked at.
         let mut now = self.range(&self.lists, moment.known.list, moment.vm);
         let is_silent = now.any(|fact| !self.covers(&fact.what, token, moment.clock));
@@ -230,13 +250,15 @@ impl Oracle {
         let own =
             |other: &&Fact<(usize, Option<Record>)>| other.vm == moment.vm && other.what.0 == *user;
         let just_came = fact.at >= moment.then.0;
+        // What is from the future would never grow old.
+        let young = moment.clock < fact.asked + life && fact.asked <= moment.clock + NUDGE;
         let since = moment
             .known
             .list
             .and_then(|place| self.lists[place].what.renewed.get(user).copied())
             .unwrap_or(0);
         (self.scenario.sharing || fact.vm == moment.vm)
-            && (just_came || moment.clock < fact.asked + life)
+            && (just_came || young)
             && fact.asked >= since.saturating_sub(self.set_back)
             && !self
                 .users

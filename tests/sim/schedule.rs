@@ -204,7 +204,7 @@ pub enum Form {
 
 impl Schedule {
     pub fn draw(scenario: &Scenario, rng: &mut Rng) -> Self {
-        let end = 1_000 * rng.u64(8..40);
+        let end = 1_000 * rng.u64(6..25);
         let seconds = i64::try_from(end / 1_000).unwrap();
         let tokens: Vec<TokenPlan> =
             (0..rng.usize(8..20)).map(|_| TokenPlan::draw(seconds, rng)).collect();
@@ -281,11 +281,11 @@ impl What {
             80..83 => Self::Withdraw { key: rng.usize(..KEYS) },
             83..88 => Self::Change {
                 user: rng.usize(..USERS),
-                to: match rng.u8(..6) {
+                to: match rng.u8(..8) {
                     0 => Change::Gone,
                     1 => Change::Back,
-                    2 => Change::Disabled,
-                    3 => Change::Active,
+                    2 | 3 => Change::Disabled,
+                    4 => Change::Active,
                     _ => Change::Role,
                 },
             },
@@ -301,7 +301,11 @@ impl What {
             92 => Self::ClearFeed,
             93..95 => Self::Restart { worker },
             95..97 => Self::Step {
-                millis: if rng.bool() { rng.i64(-400..400) } else { rng.i64(500..60_000) },
+                millis: match rng.u8(..8) {
+                    0..3 => rng.i64(-400..400),
+                    3 => rng.i64(-40_000..-2_000),
+                    _ => rng.i64(500..60_000),
+                },
             },
             97 => Self::Stall { worker, lasts: rng.u64(100..1_500) },
             98 => Self::Contend { writes: rng.usize(1..4) },
@@ -321,6 +325,7 @@ impl What {
             Self::Revoke { .. } => "revocation",
             Self::ClearFeed => "feed cleared",
             Self::Restart { .. } => "VM restarts",
+            Self::Step { millis } if *millis < -1_000 => "clock is set back",
             Self::Step { millis } if *millis < 0 => "clock steps back",
             Self::Step { .. } => "clock steps forward",
             Self::Stall { .. } => "worker stalls",

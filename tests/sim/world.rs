@@ -18,7 +18,7 @@ use meshgate::worker::{Disposition, Released, Worker, lay_tables};
 
 use crate::counts::Counts;
 use crate::invariants::{self, Request, Violation};
-use crate::oracle::{Known, Moment, Oracle, VmId};
+use crate::oracle::{Known, Moment, NUDGE, Oracle, VmId};
 use crate::scenario::{METADATA, Millis, SHARING_KEY, START, Scenario, TICK, grace};
 use crate::schedule::{
     Change, Event, FaultKind, Form, Path, Revoked, Schedule, Service, Shown, TokenPlan, What,
@@ -111,6 +111,8 @@ struct Turn {
     path: String,
     vm: VmId,
     call: CallId,
+    /// In the world's time: when it was taken at the earliest, and at the latest.
+    wanted: Millis,
     taken: Millis,
     until: Millis,
     over: bool,
@@ -342,6 +344,7 @@ impl World {
 
     fn tick(&mut self, slot: usize) -> Outcome {
         let (now, clock, at) = (self.now(), self.clock(), self.at);
+        self.oracle.bring_along(at, clock);
         let vm = &mut self.vms[slot];
         let gap = at - vm.last_tick;
         vm.last_tick = at;
@@ -351,15 +354,16 @@ impl World {
         self.oracle.looked(&mut vm.known);
         let released = vm.worker.on_tick(now);
         let mut given_up = Vec::new();
-        for call in &mut vm.calls {
-            if call.ends.0 <= clock && matches!(call.state, State::Open | State::Failed) {
+        for call in vm.calls.iter_mut().filter(|call| is_open(call)) {
+            let goes_on = vm.worker.purpose(call.id).is_some();
+            let must_end = call.ends.1 <= clock;
+            Violation::unless(!(must_end && goes_on), "a call ends", || {
+                format!("the call for {} goes on after its end", call.path)
+            })?;
+            if must_end || (call.ends.0 <= clock && !goes_on) {
                 call.state = State::Over;
                 given_up.push((call.id, call.service));
             }
-            let goes_on = || call.ends.1 <= clock && vm.worker.purpose(call.id).is_some();
-            Violation::unless(call.state != State::Over || !goes_on(), "a call ends", || {
-                format!("the call for {} goes on after its end", call.path)
-            })?;
         }
         for (call, service) in given_up {
             self.oracle.failed(service, at);
@@ -543,20 +547,21 @@ impl World {
         Violation::unless(within, "calls are bounded", || format!("{users} calls, of {limit}"))?;
         self.check_pace(slot, service, path, clock)?;
         // The worker wanted it when a stream did, which is now at the latest.
-        let (taken, wanted) = wanted.unwrap_or((self.at, clock));
+        let (wanted_at, wanted) = wanted.unwrap_or((self.at, clock));
         let lasts = timeout + grace();
         let vm = &mut self.vms[slot];
         vm.calls.push(Call {
             id: dispatch.id,
             service,
             path: path.to_owned(),
-            asked: clock.max(wanted),
+            // One that began before the clock was set back is taken to have begun by the new one.
+            asked: if wanted > clock + NUDGE { clock } else { clock.max(wanted) },
             ends: (clock.min(wanted) + lasts, clock.max(wanted) + lasts),
             attempts: 1,
             state: State::Open,
         });
         let vm = vm.id;
-        self.check_turns(service, path, vm, taken, clock)?;
+        self.check_turns(service, path, vm, wanted_at, clock)?;
         let discovers = service == Service::Issuer && self.oracle.scenario.keys.discovery;
         // The turn for the metadata is that for the keys, too.
         let first = self
@@ -576,9 +581,17 @@ impl World {
                 other.noted = false;
             }
         }
-        let (path, taken) = (path.to_owned(), self.at);
-        let call = dispatch.id;
-        self.turns.push(Turn { service, path, vm, call, taken, until, over: false, noted });
+        self.turns.push(Turn {
+            service,
+            path: path.to_owned(),
+            vm,
+            call: dispatch.id,
+            wanted: wanted_at,
+            taken: self.at,
+            until,
+            over: false,
+            noted,
+        });
         Ok(())
     }
 
@@ -621,7 +634,7 @@ impl World {
                 && turn.vm != vm
                 && clock < turn.until
                 && turn.taken < taken
-                && turn.taken > self.disturbed
+                && turn.wanted > self.disturbed
         };
         Violation::unless(!self.turns.iter().any(stands), "calls are not multiplied", || {
             format!("{path} is asked for while it is another worker's turn")
@@ -725,7 +738,9 @@ impl World {
             What::Step { millis } => {
                 self.note(|| format!("the clock steps by {millis} ms"));
                 self.offset += millis;
-                self.oracle.set_back += (-millis).max(0).unsigned_abs();
+                if *millis < 0 {
+                    self.is_set_back(millis.unsigned_abs());
+                }
                 self.disturbed = self.at;
                 self.all_in_trouble();
                 Ok(())
@@ -772,6 +787,18 @@ impl World {
             }
             What::ClearFeed => self.services.clear_feed(),
             _ => {}
+        }
+    }
+
+    fn is_set_back(&mut self, back: Millis) {
+        self.oracle.set_back += back;
+        let clock = self.clock();
+        // No call ends later for it.
+        for call in self.vms.iter_mut().flat_map(|vm| &mut vm.calls) {
+            call.ends.0 = call.ends.0.saturating_sub(back);
+            if back > NUDGE {
+                call.asked = call.asked.min(clock);
+            }
         }
     }
 
@@ -866,7 +893,8 @@ impl World {
         self.data.0.borrow_mut().contended = 0;
         self.services.publish(0);
         self.services.withdraw(3);
-        let secs = i64::try_from((self.clock() - START) / 1_000).unwrap();
+        let secs =
+            i64::try_from(self.clock() / 1_000).unwrap() - i64::try_from(START / 1_000).unwrap();
         let mut token = |form, user, key, issued| {
             let plan = TokenPlan { form, user, key, issued, expires: secs + 100_000 };
             let number = self.oracle.schedule.tokens.len();
