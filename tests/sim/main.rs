@@ -1,5 +1,5 @@
 //! The core in a world that a seed draws: workers, services that fail, clocks that step, and an oracle that
-//! knows what is true and holds every request to it. After FoundationDB's simulation.
+//! knows what is true and holds every request to it. After the simulation of `FoundationDB`.
 //!
 //! ```text
 //! cargo test --test sim                              1,000 seeds
@@ -52,17 +52,17 @@ fn number(name: &str) -> Option<u64> {
 fn report(seed: u64) -> Option<String> {
     let (scenario, schedule) = drawn(seed);
     let first = run(&scenario, &schedule, false).violation?;
-    let least = shrunk(&scenario, &schedule, first.rule);
-    let last = run(&scenario, &least, true);
+    let fewest = shrunk(&scenario, &schedule, first.rule);
+    let last = run(&scenario, &fewest, true);
     let mut text = format!("seed {seed} breaks a rule: {first}\n");
     let _ = writeln!(
         text,
         "again, with all that happens: MESHGATE_SIM_SEED={seed} cargo test --test sim -- --nocapture"
     );
     let _ = writeln!(text, "{scenario:?}");
-    let (events, all) = (least.events.len(), schedule.events.len());
+    let (events, all) = (fewest.events.len(), schedule.events.len());
     let _ = writeln!(text, "it takes {events} of {all} events:");
-    for event in &least.events {
+    for event in &fewest.events {
         let _ = writeln!(text, "{:>7} ms  {:?}", event.at, event.what);
     }
     let shown = &last.trace[last.trace.len().saturating_sub(60)..];

@@ -244,10 +244,9 @@ impl World {
     }
 
     pub fn note(&mut self, line: impl FnOnce() -> String) {
-        if self.trace.is_some() {
-            let line =
-                format!("{:>9.3} s  {}", Duration::from_millis(self.at).as_secs_f64(), line());
-            self.trace.as_mut().unwrap().push(line);
+        if let Some(trace) = &mut self.trace {
+            let at = Duration::from_millis(self.at).as_secs_f64();
+            trace.push(format!("{at:>9.3} s  {}", line()));
         }
     }
 
@@ -827,23 +826,20 @@ impl World {
         let request = Request { stream, path, shown, sent, strip };
         self.counts.add("requests", "made");
         self.note(|| format!("request {stream} to worker {slot}: {} {shown:?}", path.text()));
-        let wants = self.vms[slot].worker.has_calls();
-        if wants {
-            let clock = self.clock();
+        let clock = self.clock();
+        if self.vms[slot].worker.has_calls() {
             self.vms[slot].wants.get_or_insert((self.at, clock));
             let chance = self.chance("root");
             let delay = if chance.is_multiple_of(16) { 20 } else { chance & 1 };
             let vm = self.vms[slot].id;
             self.later(self.at + delay, Job::Calls { slot, vm });
         }
-        let held = disposition == Disposition::Pause;
-        if held {
+        if disposition == Disposition::Pause {
             let set_back = self.oracle.set_back;
-            let clock = self.clock();
             let vm = &mut self.vms[slot];
             let known = vm.known.clone();
-            let held = Held { request, came: self.at, clock, known, set_back, worst_gap: 0 };
-            vm.parked.insert(stream, held);
+            let parked = Held { request, came: self.at, clock, known, set_back, worst_gap: 0 };
+            vm.parked.insert(stream, parked);
             self.counts.add("requests", "held");
             if self.vms[slot].next_tick > self.at + TICK {
                 self.tick_at(slot, self.at + TICK);
