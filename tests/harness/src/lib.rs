@@ -19,6 +19,7 @@
 pub mod client;
 mod daemon;
 pub mod envoy;
+pub mod frames;
 pub mod idp;
 mod install;
 pub mod load;
@@ -34,6 +35,7 @@ pub mod skip;
 pub mod testbed;
 pub mod upstream;
 pub mod users;
+pub mod wire;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
