@@ -37,6 +37,7 @@ pub fn requests(usual: u64) -> u64 {
 pub struct Battery<'a> {
     pub to: SocketAddr,
     pub tls: Option<ClientTls>,
+    pub patience: Duration,
     /// What is behind the filter, where anything is.
     pub upstream: Option<&'a Wire>,
     /// The good request that is sent after each batch, and must be answered 200.
@@ -60,6 +61,7 @@ impl<'a> Battery<'a> {
         Battery {
             to,
             tls: None,
+            patience: PATIENCE,
             upstream,
             good: good.into_bytes(),
             token: token.to_owned(),
@@ -110,7 +112,7 @@ impl<'a> Battery<'a> {
     #[track_caller]
     pub fn send(&self, bytes: &[u8]) -> io::Result<Vec<Response>> {
         self.sent.fetch_add(1, Ordering::Relaxed);
-        let responses = send(self.to, self.tls.as_ref(), bytes, PATIENCE);
+        let responses = send(self.to, self.tls.as_ref(), bytes, self.patience);
         for response in responses.iter().flatten() {
             *self.statuses.lock().unwrap().entry(response.status).or_default() += 1;
             let is_fault = response.status == 500 || response.status == 503;
@@ -150,8 +152,9 @@ impl<'a> Battery<'a> {
             let number = heard.values(NUMBER);
             let is_good = number == [b"good"];
             goods += usize::from(is_good);
-            let number =
-                number.first().and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+            // Something may have been folded into it.
+            let digits = number.first().and_then(|text| text.split(|b| !b.is_ascii_digit()).next());
+            let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
             assert_clean(&heard, self.user, is_good || number.is_some_and(&tokened));
             for value in heard.values("authorization") {
                 let value = String::from_utf8_lossy(value);

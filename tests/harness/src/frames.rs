@@ -166,6 +166,13 @@ impl Connection {
                 let code = payload.try_into().map(u32::from_be_bytes).unwrap_or_default();
                 self.streams.entry(id).or_default().reset = Some(code);
             }
+            // Of streams that it would still answer, it says nothing went wrong.
+            kind::GOAWAY if payload.get(4..8) != Some(&[0; 4]) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "the peer said goodbye",
+                ));
+            }
             _ => {}
         }
         Ok(())
