@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use harness::client::Response;
 use harness::pki::ClientTls;
 use harness::wire::{Heard, Reply, Wire, send};
-use meshgate::headers::canonical;
 
 use super::grammar::{Case, MANAGED, NUMBER, Soil, generate};
 use crate::support::{CONTEXT, USER};
@@ -189,11 +188,12 @@ impl<'a> Battery<'a> {
     }
 }
 
-/// Which of the managed headers the least careful reader takes this name for.
+/// Which of the managed headers the least careful reader takes this name for: one to whom all signs are alike.
 fn is_managed(name: &[u8]) -> Option<usize> {
-    let name: String = name.trim_ascii().iter().copied().map(char::from).collect();
-    let name = canonical(&name);
-    MANAGED.iter().position(|managed| name == *managed)
+    let sign =
+        |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
+    let name: Vec<u8> = name.trim_ascii().iter().map(sign).collect();
+    MANAGED.iter().position(|managed| name == managed.as_bytes())
 }
 
 /// Nothing in this request says anything of a user or a service but that it is `user`, if it may.

@@ -199,12 +199,10 @@ impl Maker<'_> {
         match self.rng.u8(if self.mild { 3..24 } else { 0..24 }) {
             0 => path.insert(0, ' '),
             1 => path = format!("https://forged@other.example:99999{path}"),
-            2 => {
-                path =
-                    ["*".to_owned(), format!("{}:80", self.soil.host)][self.rng.usize(0..2)].clone()
-            }
+            2 if self.one_in(2) => "*".clone_into(&mut path),
+            2 => path = format!("{}:80", self.soil.host),
             3 => path = format!("http://{}{path}", self.soil.host),
-            4 => path += &format!("?access_token={}&x-user-id=forged", self.token()),
+            4 => path = format!("{path}?access_token={}&x-user-id=forged", self.token()),
             5 => path += &"/a".repeat(self.rng.usize(0..4_000)),
             _ => {}
         }

@@ -20,8 +20,14 @@ const PSEUDO: [Field<'static>; 4] = [
     (b":authority", b"api.example"),
 ];
 
+/// Writes frames.
+type Script<'a> = Box<dyn Fn(&mut Connection) + 'a>;
+
 fn bed(wire: &Wire) -> Builder {
-    Testbed::gateway().with_cluster("videos", wire.address())
+    Testbed::gateway().with_cluster("videos", wire.address()).bootstrap(|bootstrap| {
+        // A connection at fault is closed at once: only the tests would wait for it.
+        manager(bootstrap)["delayed_close_timeout"] = json!("0.05s");
+    })
 }
 
 /// A good request's fields, and these behind them.
@@ -53,9 +59,8 @@ fn settle(bed: &Testbed, wire: &Wire, bearer: &[u8], what: &str) {
     assert_eq!(good.map(|good| good.values("x-user-id")), Some(vec![&b"u-1001"[..]]), "{what}");
 }
 
-/// The field blocks of requests that are none, or forge.
-fn heads(bearer: &[u8]) -> Vec<(&'static str, Vec<Field<'_>>)> {
-    let long = |length: usize| -> &'static [u8] { &[b'a'; 70_000][..length] };
+/// Heads whose pseudo-headers are those of no request.
+fn targets(bearer: &[u8]) -> Vec<(&'static str, Vec<Field<'_>>)> {
     let [method, scheme, path, authority] = PSEUDO;
     let token = (&b"authorization"[..], bearer);
     vec![
@@ -95,6 +100,16 @@ fn heads(bearer: &[u8]) -> Vec<(&'static str, Vec<Field<'_>>)> {
         ),
         ("CONNECT", vec![(b":method", b"CONNECT"), authority, token]),
         ("CONNECT with a path", vec![(b":method", b"CONNECT"), scheme, path, authority, token]),
+    ]
+}
+
+/// Heads whose fields are none, or forge.
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn fields(bearer: &[u8]) -> Vec<(&'static str, Vec<Field<'_>>)> {
+    let long = &[b'a'; 15_000];
+    let [method, scheme, path, authority] = PSEUDO;
+    let token = (&b"authorization"[..], bearer);
+    vec![
         ("an unknown pseudo-header", with(bearer, &[(b":forged", b"1")])),
         ("a name in upper case", with(bearer, &[(b"X-User-Id", b"forged")])),
         ("a name of nothing", with(bearer, &[(b"", b"forged")])),
@@ -180,7 +195,7 @@ fn heads(bearer: &[u8]) -> Vec<(&'static str, Vec<Field<'_>>)> {
         ("two tokens", with(bearer, &[(b"authorization", b"Bearer a.b.c")])),
         ("90 forged", with(bearer, &[(&b"x-user-id"[..], &b"forged"[..]); 90])),
         ("200 forged", with(bearer, &[(&b"x-user-id"[..], &b"forged"[..]); 200])),
-        ("16 KiB forged", with(bearer, &[(b"x-user-id", long(15_000))])),
+        ("16 KiB forged", with(bearer, &[(b"x-user-id", long)])),
     ]
 }
 
@@ -200,15 +215,19 @@ fn no_head_of_http2_forges_or_stops_the_next_request() {
         let bed = bed(&wire).bootstrap(change).start();
         let bearer = format!("Bearer {}", user_token(&bed)).into_bytes();
         let mut answers = std::collections::BTreeMap::<_, usize>::new();
-        let heads = heads(&bearer);
+        let heads = [targets(&bearer), fields(&bearer)].concat();
         for (what, fields) in &heads {
             let mut connection = Connection::open(bed.envoy.address());
             connection.headers(1, fields, END_STREAM);
-            let ended = connection.end_of(1);
-            let Ended { status, .. } = ended;
-            println!("{what}: {ended:?}");
+            let Ended { status, .. } = connection.end_of(1);
             *answers.entry(status).or_default() += 1;
             assert!(!matches!(status, Some(500 | 503)), "{what}: {status:?}");
+            // These come as far as the filter.
+            if ["other spellings", "a value that is not UTF-8", "cookies apart", "90 forged"]
+                .contains(what)
+            {
+                assert_eq!(status, Some(200), "{what}");
+            }
             settle(&bed, &wire, &bearer, what);
         }
         println!("HTTP/2: {} heads, each before a good one: answers {answers:?}", heads.len());
@@ -217,6 +236,7 @@ fn no_head_of_http2_forges_or_stops_the_next_request() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn frames_in_any_order_forge_nothing() {
     let wire = upstream();
     let bed = bed(&wire).bootstrap(lenient).start();
@@ -226,7 +246,6 @@ fn frames_in_any_order_forge_nothing() {
         good.iter().map(|f| if f.0 == b":method" { (f.0, &b"POST"[..]) } else { *f }).collect();
     let forged: [Field<'_>; 3] =
         [(b"x-user-id", b"forged"), (b"x_user_role", b"forged"), (b"x-sum", b"1")];
-    type Script<'a> = Box<dyn Fn(&mut Connection) + 'a>;
     let scripts: Vec<(&str, Option<u16>, Script<'_>)> = vec![
         (
             "a head cut in pieces",
@@ -318,14 +337,14 @@ fn frames_in_any_order_forge_nothing() {
             "an index that is not there",
             None,
             Box::new(|c| {
-                c.frame(kind::HEADERS, END_STREAM | END_HEADERS, 1, &[0xff, 0x80, 0x80, 0x01])
+                c.frame(kind::HEADERS, END_STREAM | END_HEADERS, 1, &[0xff, 0x80, 0x80, 0x01]);
             }),
         ),
         (
             "half a literal",
             None,
             Box::new(|c| {
-                c.frame(kind::HEADERS, END_STREAM | END_HEADERS, 1, b"\x00\x7f\xff\xff\xff\x0fx")
+                c.frame(kind::HEADERS, END_STREAM | END_HEADERS, 1, b"\x00\x7f\xff\xff\xff\x0fx");
             }),
         ),
         (
@@ -346,7 +365,7 @@ fn frames_in_any_order_forge_nothing() {
             "a frame that is too long",
             None,
             Box::new(|c| {
-                c.bytes(&[b"\xff\xff\xff\x00\x00\x00\x00\x00\x01", &[b'a'; 20_000][..]].concat())
+                c.bytes(&[b"\xff\xff\xff\x00\x00\x00\x00\x00\x01", &[b'a'; 15_000][..]].concat());
             }),
         ),
         (
@@ -394,7 +413,9 @@ fn streams_that_are_broken_off_while_they_wait_take_nobody_along() {
     // Of all that wait for the second user, nobody is left; of the others, every other one.
     let (left, gone): (Vec<u32>, Vec<u32>) =
         streams.iter().partition(|stream| *stream % 3 != 0 && (*stream / 2) % 2 == 0);
-    gone.iter().for_each(|stream| connection.cancel(*stream));
+    for stream in &gone {
+        connection.cancel(*stream);
+    }
     wait_until("they are gone", || active(&bed) == u64::try_from(left.len()).unwrap());
     bed.users.release();
     let ended = connection.ended(&left);
@@ -404,6 +425,8 @@ fn streams_that_are_broken_off_while_they_wait_take_nobody_along() {
     }
     let seen = bed.upstream.take();
     assert_eq!(seen.len(), left.len());
-    seen.iter().for_each(|seen| assert_context(seen, USER));
+    for seen in &seen {
+        assert_context(seen, USER);
+    }
     assert_serves(&bed);
 }

@@ -33,15 +33,11 @@ fn behind(name: &'static str, wire: &Wire) -> impl FnOnce(&mut Value) {
 
 #[test]
 fn a_gateway_holds_against_generated_requests() {
-    for (what, change, seed) in [
-        ("gateway", Box::new(|_: &mut Value| ()) as Box<dyn Fn(&mut Value)>, 1),
-        ("lenient gateway", Box::new(lenient), 2),
-    ] {
+    let shipped: fn(&mut Value) = |_| ();
+    for (what, change, seed) in [("gateway", shipped, 1), ("lenient gateway", lenient, 2)] {
         let wire = upstream();
-        let bed = Testbed::gateway()
-            .with_cluster("videos", wire.address())
-            .bootstrap(|bootstrap| change(bootstrap))
-            .start();
+        let bed =
+            Testbed::gateway().with_cluster("videos", wire.address()).bootstrap(change).start();
         let token = user_token(&bed);
         let battery = Battery::new(bed.envoy.address(), Some(&wire), "/api/comments", &token);
         battery.generated(seed, requests(2_000), &soil(token));
