@@ -124,15 +124,7 @@ impl Request {
     fn write_to(&self, socket: TcpStream) -> io::Result<Pending> {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(TIMEOUT))?;
-        let mut stream = match &self.tls {
-            None => Stream::Plain(socket),
-            Some(ClientTls(config)) => {
-                let server = ServerName::IpAddress(self.to.ip().into());
-                let session = ClientConnection::new(Arc::clone(config), server);
-                let session = session.map_err(io::Error::other)?;
-                Stream::Tls(Box::new(StreamOwned::new(session, socket)))
-            }
-        };
+        let mut stream = Stream::over(socket, self.to, self.tls.as_ref())?;
         stream.write_all(&self.bytes())?;
         stream.flush()?;
         Ok(Pending { request: self.clone(), stream })
@@ -206,12 +198,35 @@ impl Pending {
 }
 
 #[derive(Debug)]
-enum Stream {
+pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
+/// A connection on which nothing is waited for longer than `patience`.
+pub(crate) fn open(
+    to: SocketAddr,
+    tls: Option<&ClientTls>,
+    patience: Duration,
+) -> io::Result<Stream> {
+    let socket = TcpStream::connect_timeout(&to, TIMEOUT)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.set_write_timeout(Some(patience))?;
+    Stream::over(socket, to, tls)
+}
+
 impl Stream {
+    fn over(socket: TcpStream, to: SocketAddr, tls: Option<&ClientTls>) -> io::Result<Stream> {
+        let Some(ClientTls(config)) = tls else {
+            return Ok(Stream::Plain(socket));
+        };
+        let server = ServerName::IpAddress(to.ip().into());
+        let session =
+            ClientConnection::new(Arc::clone(config), server).map_err(io::Error::other)?;
+        Ok(Stream::Tls(Box::new(StreamOwned::new(session, socket))))
+    }
+
     fn socket(&self) -> &TcpStream {
         match self {
             Stream::Plain(socket) => socket,
@@ -289,7 +304,26 @@ impl fmt::Debug for Response {
 
 /// Reads the response to a request with this method.
 fn read(stream: &mut impl Read, method: &str) -> io::Result<Response> {
+    read_one(&mut Input { stream, buffer: Vec::new() }, method)
+}
+
+/// Reads responses, the first one to a request with this method, up to one that says it is the last, or to
+/// what is none.
+pub(crate) fn read_all(stream: &mut impl Read, method: &str) -> Vec<Response> {
     let mut input = Input { stream, buffer: Vec::new() };
+    let mut responses = Vec::new();
+    while let Ok(response) = read_one(&mut input, if responses.is_empty() { method } else { "GET" })
+    {
+        let last = response.header("connection") == Some(b"close");
+        responses.push(response);
+        if last {
+            break;
+        }
+    }
+    responses
+}
+
+fn read_one<S: Read>(input: &mut Input<'_, S>, method: &str) -> io::Result<Response> {
     let mut response = loop {
         let head = input.until(b"\r\n\r\n")?;
         let response = parse_head(&head)?;
@@ -329,7 +363,7 @@ fn read(stream: &mut impl Read, method: &str) -> io::Result<Response> {
         let length = str::from_utf8(length).ok().and_then(|length| length.parse().ok());
         response.body = input.exactly(length.ok_or_else(|| invalid("bad content-length"))?)?;
     } else {
-        response.body = input.buffer;
+        response.body = std::mem::take(&mut input.buffer);
         input.stream.read_to_end(&mut response.body)?;
     }
     Ok(response)

@@ -19,6 +19,7 @@
 pub mod client;
 mod daemon;
 pub mod envoy;
+pub mod frames;
 pub mod go;
 pub mod idp;
 mod install;
@@ -36,6 +37,7 @@ pub mod skip;
 pub mod testbed;
 pub mod upstream;
 pub mod users;
+pub mod wire;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 

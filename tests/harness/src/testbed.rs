@@ -264,7 +264,7 @@ pub fn load_module(bootstrap: &mut Value) {
 }
 
 /// Points the cluster of this name at an address; false if there is none.
-pub(crate) fn point(bootstrap: &mut Value, name: &str, address: SocketAddr) -> bool {
+pub fn point(bootstrap: &mut Value, name: &str, address: SocketAddr) -> bool {
     let clusters = bootstrap["static_resources"]["clusters"].as_array_mut();
     let cluster = clusters.into_iter().flatten().find(|cluster| cluster["name"] == name);
     let found = cluster.is_some();
