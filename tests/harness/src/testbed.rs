@@ -102,6 +102,12 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// Changes how Envoy is started.
+    pub fn launch(mut self, change: impl FnOnce(Launch) -> Launch) -> Builder {
+        self.launch = change(self.launch);
+        self
+    }
+
     /// The number of Envoy's workers; one unless set.
     pub fn concurrency(mut self, workers: u32) -> Builder {
         self.launch = self.launch.concurrency(workers);
@@ -264,7 +270,7 @@ pub fn load_module(bootstrap: &mut Value) {
 }
 
 /// Points the cluster of this name at an address; false if there is none.
-pub(crate) fn point(bootstrap: &mut Value, name: &str, address: SocketAddr) -> bool {
+pub fn point(bootstrap: &mut Value, name: &str, address: SocketAddr) -> bool {
     let clusters = bootstrap["static_resources"]["clusters"].as_array_mut();
     let cluster = clusters.into_iter().flatten().find(|cluster| cluster["name"] == name);
     let found = cluster.is_some();
