@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,12 @@ const SLACK: Duration = Duration::from_millis(1_500);
 
 /// How long the load goes on once all that is promised must have come true.
 const WATCHED: Duration = Duration::from_millis(400);
+
+/// Plays the scenes alone whose names have this in them; all unless set.
+const ONLY: &str = "MESHGATE_OUTAGES";
+
+/// Scenes at once: they wait most of the time.
+const AT_ONCE: usize = 4;
 
 /// Connections at once.
 const CLIENTS: usize = 6;
@@ -221,7 +227,11 @@ impl Scene {
             let all = begin_all(&(self.needs)(number), 24);
             let statuses: Vec<u16> =
                 all.into_iter().map(|pending| pending.finish().status).collect();
-            statuses.iter().all(|status| *status == 200)
+            let well = statuses.iter().all(|status| *status == 200);
+            if !well {
+                thread::sleep(Duration::from_millis(50));
+            }
+            well
         });
         (self.arrived)();
     }
@@ -369,7 +379,7 @@ fn serving(
     })
 }
 
-fn feed() -> Scene {
+fn feed(name: &'static str) -> Scene {
     let feed = Server::start(|_: &Seen| Answer::json(200, &json!({"v": 1, "entries": []})));
     let change = |config: &mut Value| {
         config["revocation"] = json!({"feed": {
@@ -378,12 +388,12 @@ fn feed() -> Scene {
         }});
     };
     // The last poll before the fault may have been answered an interval ago.
-    serving("revocation feed", "auth", feed, change, |_| {
+    serving(name, "auth", feed, change, |_| {
         Promise::refused("revocation_unavailable", 300).known(400, 1_400)
     })
 }
 
-fn introspection() -> Scene {
+fn introspection(name: &'static str) -> Scene {
     let idp = Server::start(|_: &Seen| {
         Answer::json(200, &json!({"active": true, "sub": "user_2abc", "clerkId": "user_2abc"}))
     });
@@ -399,9 +409,7 @@ fn introspection() -> Scene {
                    "cache_ttl": "0s"}),
         );
     };
-    serving("introspection", "opaque", idp, change, |_| {
-        Promise::refused("introspection_unavailable", 300)
-    })
+    serving(name, "opaque", idp, change, |_| Promise::refused("introspection_unavailable", 300))
 }
 
 /// A real webdis before a real Redis, and between Envoy and them a server that passes on, which can be at fault, too.
@@ -427,7 +435,7 @@ fn through_webdis(
 }
 
 /// The endpoint that the exit has its tokens of, each of which is shown for a second.
-fn token_endpoint() -> Scene {
+fn token_endpoint(name: &'static str) -> Scene {
     let builder = Mesh::videos().without_gateway().exit();
     let signer = builder.service_key().clone();
     let endpoint = Server::start(move |_: &Seen| {
@@ -445,7 +453,7 @@ fn token_endpoint() -> Scene {
     let mesh = Arc::new(mesh);
     let (a, b, c, d) = (mesh.clone(), mesh.clone(), mesh.clone(), mesh);
     Scene {
-        name: "token endpoint",
+        name,
         dependencies: vec![Dependency::relayed("mesh-auth", relay, move |behavior| {
             endpoint.behave(behavior);
         })],
@@ -463,72 +471,67 @@ fn token_endpoint() -> Scene {
     }
 }
 
-fn scenes() -> Vec<fn() -> Option<Scene>> {
-    vec![
-        || Some(keys("keys", "0s", |_| Promise::refused("keys_unavailable", 300).known(0, 1_300))),
-        || Some(keys("keys, stale", "24h", |_| Promise::served(300, 1_200))),
-        || {
-            Some(keys("keys, stale for a second", "1s", |_| {
-                Promise::refused("keys_unavailable", 300).known(1_000, 2_300)
-            }))
-        },
-        || {
-            Some(users("users", &json!({"ttl": "0s", "negative_ttl": "0s"}), |_| {
-                Promise::refused("user_lookup_unavailable", 850)
-            }))
-        },
-        || {
-            let cache = json!({"ttl": "100ms", "negative_ttl": "0s", "stale_if_error": "1s"});
-            Some(users("users, stale for a second", &cache, |fault| {
-                let promise = Promise::refused("user_lookup_unavailable", 850);
-                if fault == Fault::Partial {
-                    // That is no outage, and ends it at once; but a worker may still leave the service alone because of
-                    // the fault before.
-                    promise.known(0, 1_500)
-                } else {
-                    promise.known(500, 1_500)
-                }
-            }))
-        },
-        || Some(feed()),
-        || Some(introspection()),
-        || Some(token_endpoint()),
-        || {
-            let change = |config: &mut Value| {
-                config["revocation"] = json!({"redis": {
-                    "cluster": "webdis", "timeout": "300ms", "cache_ttl": "0s",
-                    "keys": ["revoked:user:{sub}"],
-                }});
-            };
-            through_webdis("blacklist", change, |_| Promise::refused("revocation_unavailable", 300))
-        },
-        || {
-            let change = |config: &mut Value| {
-                config["user"]["lookup"]["cache"] = json!({"ttl": "100ms", "negative_ttl": "0s"});
-                config["user"]["lookup"]["redis"] =
-                    json!({"cluster": "webdis", "timeout": "150ms"});
-            };
-            through_webdis("users in Redis", change, |_| Promise::served(400, 200))
-        },
-    ]
-}
+type Setting = fn(&'static str) -> Option<Scene>;
+
+/// Every scene by its name.
+const SCENES: [(&str, Setting); 10] = [
+    ("keys", |name| {
+        Some(keys(name, "0s", |_| Promise::refused("keys_unavailable", 300).known(0, 1_300)))
+    }),
+    ("keys, stale", |name| Some(keys(name, "24h", |_| Promise::served(300, 1_200)))),
+    ("keys, stale for a second", |name| {
+        Some(keys(name, "1s", |_| Promise::refused("keys_unavailable", 300).known(1_000, 2_300)))
+    }),
+    ("users", |name| {
+        Some(users(name, &json!({"ttl": "0s", "negative_ttl": "0s"}), |_| {
+            Promise::refused("user_lookup_unavailable", 850)
+        }))
+    }),
+    ("users, stale for a second", |name| {
+        let cache = json!({"ttl": "100ms", "negative_ttl": "0s", "stale_if_error": "1s"});
+        Some(users(name, &cache, |fault| {
+            let promise = Promise::refused("user_lookup_unavailable", 850);
+            if fault == Fault::Partial {
+                // That is no outage, and ends it at once; but a worker may still leave the service alone because of
+                // the fault before.
+                promise.known(0, 1_500)
+            } else {
+                promise.known(500, 1_500)
+            }
+        }))
+    }),
+    ("revocation feed", |name| Some(feed(name))),
+    ("introspection", |name| Some(introspection(name))),
+    ("token endpoint", |name| Some(token_endpoint(name))),
+    ("blacklist", |name| {
+        let change = |config: &mut Value| {
+            config["revocation"] = json!({"redis": {
+                "cluster": "webdis", "timeout": "300ms", "cache_ttl": "0s",
+                "keys": ["revoked:user:{sub}"],
+            }});
+        };
+        through_webdis(name, change, |_| Promise::refused("revocation_unavailable", 300))
+    }),
+    ("users in Redis", |name| {
+        let change = |config: &mut Value| {
+            config["user"]["lookup"]["cache"] = json!({"ttl": "1s", "negative_ttl": "0s"});
+            config["user"]["lookup"]["redis"] = json!({"cluster": "webdis", "timeout": "150ms"});
+        };
+        through_webdis(name, change, |_| Promise::served(450, 1_000))
+    }),
+];
 
 #[test]
 fn whichever_dependency_fails_in_whatever_way_requests_end_in_time_and_rightly() {
     let injected = AtomicU64::new(0);
-    let mut scenes = scenes();
-    if let Ok(only) = std::env::var("ONLY") {
-        let only: usize = only.parse().unwrap();
-        scenes = vec![scenes[only]];
-    }
-    let next_scene = AtomicU64::new(0);
+    let only = std::env::var(ONLY).unwrap_or_default();
+    let scenes = Mutex::new(SCENES.iter().filter(|(name, _)| name.contains(&only)));
+    let next_scene = || scenes.lock().unwrap().next();
     thread::scope(|scope| {
-        for _ in 0..3 {
+        for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                loop {
-                    let at = next_scene.fetch_add(1, Ordering::Relaxed) as usize;
-                    let Some(scene) = scenes.get(at) else { break };
-                    let Some(scene) = scene() else { continue };
+                while let Some((name, setting)) = next_scene() {
+                    let Some(scene) = setting(name) else { continue };
                     let next = AtomicU64::new(0);
                     for dependency in &scene.dependencies {
                         for fault in dependency.faults() {

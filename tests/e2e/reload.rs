@@ -2,7 +2,6 @@
 //! itself where the config has it reloaded. The trap is put into the built module: see [`trapping`].
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use harness::client::Request;
@@ -22,20 +21,24 @@ use crate::trapping::{HEADERS, trapping};
 /// How long a module that has trapped is left alone at least.
 const BACKOFF: Duration = Duration::from_millis(500);
 
-/// So many workers, of the module with the trap.
-fn workers(count: u32, policy: &str) -> (Builder, TempDir) {
-    let dir = scratch();
+/// Has Envoy run the module with the trap, from a file in this directory.
+pub fn with_trap(builder: Builder, policy: &str, dir: &TempDir) -> Builder {
     let file = dir.path().join("trapping.wasm");
     fs::write(&file, trapping(&fs::read(module::build()).unwrap())).unwrap();
-    let builder = sharing(count).bootstrap(|bootstrap| {
+    builder.bootstrap(|bootstrap| {
         let plugin = plugin(bootstrap);
         plugin["failure_policy"] = json!(policy);
         if policy == "FAIL_RELOAD" {
             plugin["reload_config"] = json!({"backoff": {"base_interval": "0.5s"}});
         }
         plugin["vm_config"]["code"]["local"]["filename"] = json!(file);
-    });
-    (builder, dir)
+    })
+}
+
+/// So many workers, of the module with the trap.
+fn workers(count: u32, policy: &str) -> (Builder, TempDir) {
+    let dir = scratch();
+    (with_trap(sharing(count), policy, &dir), dir)
 }
 
 /// With so many headers that the module traps.
@@ -162,12 +165,12 @@ fn who_waits_when_the_module_traps_is_ended_by_envoys_idle_timeout_and_not_let_t
     }
 }
 
-/// How often this Envoy has reloaded the module once it has trapped, and been seen to serve again.
-pub fn on(envoy: &Path) -> u64 {
-    let (builder, _dir) = workers(1, "FAIL_RELOAD");
-    let bed = builder.launch(|launch| launch.binary(envoy)).start();
-    assert_eq!(deadly(comments(&bed)).send().status, 503);
-    assert_eq!(bed.upstream.requests(), 0, "it was let through");
-    wait_until("it is reloaded", || served(&bed) == 32);
-    reloads(&bed)
+/// Has the module trap, and asserts that nobody gets through. Returns whether it is loaded anew and serves.
+#[track_caller]
+pub fn comes_back(bed: &Testbed) -> bool {
+    bed.upstream.take();
+    assert_eq!(deadly(comments(bed)).send().status, 503);
+    assert_eq!(bed.upstream.take().len(), 0, "it was let through");
+    wait_until("it is reloaded", || served(bed) == 32);
+    reloads(bed) == 1
 }

@@ -1,11 +1,13 @@
 //! The shipped configs on each Envoy that meshgate is held against, and what differs between them.
 
+use std::fmt::Write;
 use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 
 use harness::envoy::{VERSIONS, install};
 use harness::mesh::Mesh;
+use harness::process::scratch;
 use harness::server::{Answer, Seen, Server};
 use harness::skip;
 use harness::testbed::Testbed;
@@ -15,8 +17,8 @@ use serde_json::{Value, json};
 use crate::egress::{assert_told, by_token_alone, copy, sign};
 use crate::reload;
 use crate::support::{
-    CONTEXT, LONG, NOBODY, USER, assert_all, assert_context, assert_denied, claims_with, only_seen,
-    sharing, token_of, user_token, wait_until,
+    CONTEXT, NOBODY, USER, assert_all, assert_context, assert_denied, assert_signed, claims_with,
+    only_seen, sharing, token_of, user_token, wait_until,
 };
 
 /// What a version was seen to do.
@@ -27,19 +29,22 @@ struct Row {
     crypto: String,
     /// Whether a gauge in Prometheus's form has our labels.
     labels: bool,
-    /// How often the module was reloaded after it had trapped.
-    reloads: u64,
+    /// Whether two filters of one `vm_id` may have different `environment_variables`.
+    environments: bool,
+    /// Whether the module is reloaded after it has trapped.
+    reloads: bool,
 }
 
 /// The columns that the manual has, of all rows.
 fn table(rows: &[Row]) -> String {
     let mut table = String::from(
-        "| Envoy | RS256 and ES256 checked by | metrics with labels | `FAIL_RELOAD` |\n|---|---|---|---|\n",
+        "| Envoy | RS256 and ES256 checked by | metrics with labels | `environment_variables` of its own for each filter of a `vm_id` | `FAIL_RELOAD` |\n|---|---|---|---|---|\n",
     );
     let yes = |yes: bool| if yes { "yes" } else { "no" };
-    for Row { version, crypto, labels, reloads } in rows {
-        let (labels, reloads) = (yes(*labels), yes(*reloads > 0));
-        table.push_str(&format!("| {version} | {crypto} | {labels} | {reloads} |\n"));
+    for Row { version, crypto, labels, environments, reloads } in rows {
+        let [labels, environments, reloads] = [*labels, *environments, *reloads].map(yes);
+        writeln!(table, "| {version} | {crypto} | {labels} | {environments} | {reloads} |")
+            .unwrap();
     }
     table
 }
@@ -57,11 +62,11 @@ fn the_shipped_configs_do_on_each_envoy_what_they_do_on_the_newest() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some((version, envoy)) = next() {
-                    let (crypto, labels) = gateway(envoy);
-                    mesh(envoy);
+                    let (crypto, labels, reloads) = gateway(envoy);
+                    let environments = mesh(envoy);
                     authz(envoy);
-                    let reloads = reload::on(envoy);
-                    rows.lock().unwrap().push(Row { version, crypto, labels, reloads });
+                    let row = Row { version, crypto, labels, environments, reloads };
+                    rows.lock().unwrap().push(row);
                 }
             });
         }
@@ -77,12 +82,13 @@ fn the_shipped_configs_do_on_each_envoy_what_they_do_on_the_newest() {
     }
 }
 
-/// Two workers that share, with a revocation feed.
-fn gateway(envoy: &Path) -> (String, bool) {
+/// Two workers that share, with a revocation feed; at the end, the module traps.
+fn gateway(envoy: &Path) -> (String, bool, bool) {
     let feed = Server::start(|_: &Seen| {
         Answer::json(200, &json!({"v": 1, "entries": [{"jti": "revoked"}]}))
     });
-    let bed = sharing(2)
+    let dir = scratch();
+    let bed = reload::with_trap(sharing(2), "FAIL_RELOAD", &dir)
         .launch(|launch| launch.binary(envoy))
         .with_cluster("auth", feed.address())
         .filter_config(|config| {
@@ -132,7 +138,8 @@ fn gateway(envoy: &Path) -> (String, bool) {
     let crypto = log.split_once("crypto=").unwrap().1;
     let crypto: String = crypto.chars().take_while(char::is_ascii_alphabetic).collect();
     bed.no_traps();
-    (crypto, labels)
+    bed.users.reopen();
+    (crypto, labels, reload::comes_back(&bed))
 }
 
 /// The sum of a metric's samples with this in their labels.
@@ -142,30 +149,37 @@ fn metric(bed: &Testbed, name: &str, label: &str) -> u64 {
     samples.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
 }
 
-/// Gateway, two sidecars, and an exit that signs its tokens itself, with signed context throughout.
-fn mesh(envoy: &Path) {
-    let mesh = sign(by_token_alone(Mesh::videos().exit().binary(envoy))).start();
+/// Gateway, two sidecars, and an exit that signs its tokens itself. Returns whether door and exit, which are in one VM,
+/// may have different environments.
+fn mesh(envoy: &Path) -> bool {
+    let builder = || sign(by_token_alone(Mesh::signed().exit().binary(envoy)));
+    let (mesh, environments) = match builder().try_start() {
+        Ok(mesh) => (mesh, true),
+        Err(refused) => {
+            let missing = "the VM has no environment variable `MESH_SIGNING_KEY`";
+            assert!(refused.log.contains(missing), "{refused}");
+            let alone = |bootstrap: &mut Value| {
+                let hcm = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0];
+                let wasm = &mut hcm["filters"][0]["typed_config"]["http_filters"][0];
+                wasm["typed_config"]["config"]["vm_config"]["vm_id"] = json!("a VM of its own");
+            };
+            (builder().egress(alone).start(), false)
+        }
+    };
     copy(&mesh, &[&CONTEXT[..], &["x-request-id"]].concat());
     let token = mesh.idp.token(idp::seed_claims("user_2abc"));
     for _ in 0..2 {
         let response = mesh.get("/api/videos/1").bearer(&token).send();
         assert_told(&mesh, &response, USER);
         let [videos] = &mesh.app.take()[..] else { panic!("videos is asked once") };
-        assert_context(videos, USER);
+        assert_signed(videos, USER, None);
     }
     // Past the gateway there is no one to believe.
     let stranger = mesh.ca.issue(&harness::mesh::spiffe("elsewhere", "stranger"));
     let forged = mesh.call(&stranger, "/videos/1").header("X-User-Id", "u-1001").send();
     assert_denied(&forged, 401, "token_missing");
     mesh.no_traps();
-
-    let signed = Mesh::signed().binary(envoy).start();
-    let token = signed.idp.token(idp::seed_claims("user_2abc"));
-    let response = signed.get("/api/videos/1").bearer(&token).send();
-    assert_eq!(response.status, 200, "{}", response.text());
-    let [seen] = &signed.app.take()[..] else { panic!("videos is asked once") };
-    crate::support::assert_signed(seen, USER, None);
-    signed.no_traps();
+    environments
 }
 
 fn authz(envoy: &Path) {
@@ -177,5 +191,4 @@ fn authz(envoy: &Path) {
     }
     assert_denied(&bed.get("/api/comments").send(), 401, "token_missing");
     bed.no_traps();
-    let _ = (LONG, Value::Null);
 }
