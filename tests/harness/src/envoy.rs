@@ -102,7 +102,7 @@ pub struct Launch {
     concurrency: u32,
     env: Vec<(String, String)>,
     component_log_level: String,
-    drain_time: Duration,
+    drain_time: Option<Duration>,
     binary: Option<PathBuf>,
     epoch: Option<Epoch>,
 }
@@ -123,7 +123,7 @@ impl Launch {
             concurrency: 1,
             env: Vec::new(),
             component_log_level: "wasm:debug".into(),
-            drain_time: Duration::from_secs(600),
+            drain_time: None,
             binary: None,
             epoch: None,
         }
@@ -172,9 +172,10 @@ impl Launch {
         self
     }
 
-    /// How long a listener that was removed goes on, in whole seconds; Envoy's ten minutes unless set.
+    /// How long a listener that was removed goes on, in whole seconds; Envoy's ten minutes unless set. Its connections
+    /// are then closed at their next answer, and not one by one over that time, which Envoy counts in whole seconds.
     pub fn drain_time(mut self, time: Duration) -> Launch {
-        self.drain_time = time;
+        self.drain_time = Some(time);
         self
     }
 
@@ -201,20 +202,22 @@ impl Launch {
             .arg(&admin_file)
             .args(["--concurrency", &self.concurrency.to_string()])
             .args(["--log-level", "info", "--component-log-level", &self.component_log_level])
-            .args(["--drain-time-s", &self.drain_time.as_secs().to_string()])
             // Access logs are written at once, or nearly: tests read them.
             .args(["--file-flush-interval-msec", "100"])
             .envs(self.env)
             // The module's path in a config is relative to the workspace.
             .current_dir(crate::module::workspace());
+        if let Some(time) = self.drain_time {
+            command.args(["--drain-time-s", &time.as_secs().to_string()]);
+            command.args(["--drain-strategy", "immediate"]);
+        }
         match self.epoch {
             // Nobody restarts it, and its shared memory would outlive a kill.
             None => command.arg("--disable-hot-restart"),
             Some(Epoch { base_id, number, parent_shutdown_time }) => command
                 .args(["--base-id", &base_id.to_string()])
                 .args(["--restart-epoch", &number.to_string()])
-                .args(["--parent-shutdown-time-s", &parent_shutdown_time.as_secs().to_string()])
-                .args(["--drain-strategy", "immediate"]),
+                .args(["--parent-shutdown-time-s", &parent_shutdown_time.as_secs().to_string()]),
         };
         let mut process =
             Process::start(&command, dir).map_err(|error| early(error.to_string()))?;

@@ -334,8 +334,11 @@ const FLUSH: Duration = Duration::from_millis(20);
 struct Body {
     length: u64,
     first: Option<Bytes>,
-    second: Option<(Pin<Box<Sleep>>, Result<Bytes, &'static str>)>,
+    second: Option<(Pin<Box<Sleep>>, Rest)>,
 }
+
+/// What follows, or that nothing does.
+type Rest = Result<Bytes, &'static str>;
 
 impl Body {
     fn whole(body: Vec<u8>) -> Body {
