@@ -359,7 +359,7 @@ fn users(name: &'static str, cache: &Value, promise: fn(Fault) -> Promise) -> Sc
     gateway(name, builder, promise, |bed| {
         let bed = bed.clone();
         vec![Dependency::relayed("users service", relay, move |behavior| {
-            bed.users.behave(behavior)
+            bed.users.behave(behavior);
         })]
     })
 }

@@ -49,17 +49,17 @@ impl Trapping {
                     ));
                 }
                 Payload::FunctionSection(functions) => {
-                    types.extend(functions.into_iter().flatten())
+                    types.extend(functions.into_iter().flatten());
                 }
                 Payload::ExportSection(exports) => {
-                    exported = exports.into_iter().flatten().collect()
+                    exported = exports.into_iter().flatten().collect();
                 }
                 _ => {}
             }
         }
         let led = TRAPS.map(|(name, _, _)| {
             let export = exported.iter().find(|export| export.name == name).expect(name);
-            (export.index, types[export.index as usize])
+            (export.index, types[usize::try_from(export.index).unwrap()])
         });
         Self { functions: u32::try_from(types.len()).unwrap(), led: led.into() }
     }
