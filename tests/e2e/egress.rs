@@ -27,7 +27,8 @@ fn exit() -> Builder {
     Mesh::videos().without_gateway().exit()
 }
 
-fn with_context(request: Request, user: [Option<&str>; 4]) -> Request {
+/// With the context of a user, as a service copies it.
+pub fn with_context(request: Request, user: [Option<&str>; 4]) -> Request {
     let names = CONTEXT.iter().zip(user).filter_map(|(name, value)| Some((name, value?)));
     names.fold(request, |request, (name, value)| request.header(name, value))
 }
@@ -39,7 +40,7 @@ fn enter(mesh: &Mesh, user: [Option<&str>; 4]) -> Request {
 }
 
 /// Has the service call `/channels/7`, with these headers of the request that it serves.
-fn copy(mesh: &Mesh, names: &[&'static str]) {
+pub fn copy(mesh: &Mesh, names: &[&'static str]) {
     let (names, request) = (names.to_vec(), mesh.outbound("/channels/7"));
     mesh.app.calls(move |seen| {
         names.iter().fold(request.clone(), |request, name| match seen.header(name) {
@@ -68,7 +69,7 @@ fn only(upstream: &Upstream, response: &Response) -> Seen {
 
 /// Asserts that `channels` was told of this user and of `videos`, and saw no token.
 #[track_caller]
-fn assert_told(mesh: &Mesh, response: &Response, user: [Option<&str>; 4]) -> Seen {
+pub fn assert_told(mesh: &Mesh, response: &Response, user: [Option<&str>; 4]) -> Seen {
     let seen = only(&mesh.beyond().channels, response);
     assert_names(&seen, user, Some("videos"));
     for secret in ["authorization", SERVICE_TOKEN, "x-forwarded-client-cert"] {
@@ -85,7 +86,7 @@ fn assert_stopped(mesh: &Mesh, response: &Response, status: u16, code: &str) {
 }
 
 /// `channels` believes tokens alone, whoever's certificate it is.
-fn by_token_alone(builder: Builder) -> Builder {
+pub fn by_token_alone(builder: Builder) -> Builder {
     builder.channels_config(|config| {
         config["boundary"]["peers"] = json!([]);
         config["boundary"]["otherwise"] = json!("reject");
@@ -168,9 +169,19 @@ fn the_next_door_refuses_a_token_that_is_not_good() {
 
 #[test]
 fn a_signed_token_is_what_the_next_door_believes() {
-    let builder = by_token_alone(exit());
+    let mesh = sign(by_token_alone(exit())).start();
+    for path in ["/channels/7", "/internal/7"] {
+        let response = with_context(mesh.outbound(path), USER).send();
+        assert_told(&mesh, &response, USER);
+    }
+    assert_eq!(mesh.beyond().token_endpoint.requests(), 0);
+    mesh.no_traps();
+}
+
+/// Has the exit sign its tokens itself.
+pub fn sign(builder: Builder) -> Builder {
     let jwk = builder.service_key().private_jwk().to_string();
-    let mesh = builder
+    builder
         .egress(|bootstrap| {
             environment(bootstrap)["key_values"] = json!({"MESH_SIGNING_KEY": jwk});
         })
@@ -183,13 +194,6 @@ fn a_signed_token_is_what_the_next_door_believes() {
                 "header": {"name": "x-service-authorization", "value_prefix": "Bearer "},
             });
         })
-        .start();
-    for path in ["/channels/7", "/internal/7"] {
-        let response = with_context(mesh.outbound(path), USER).send();
-        assert_told(&mesh, &response, USER);
-    }
-    assert_eq!(mesh.beyond().token_endpoint.requests(), 0);
-    mesh.no_traps();
 }
 
 fn environment(bootstrap: &mut Value) -> &mut Value {
@@ -212,7 +216,8 @@ fn tell_all(request: Request, token: &str) -> Request {
         .header("X-Mine", "kept")
 }
 
-fn thumbnails(mesh: &Mesh, path: &str) -> Request {
+/// A GET of the service `videos`, on its way out to somebody else's.
+pub fn thumbnails(mesh: &Mesh, path: &str) -> Request {
     let to = mesh.sidecar.address_of("outbound");
     Request::get(to, path).header("Host", "thumbnails.example.com")
 }

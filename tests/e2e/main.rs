@@ -14,6 +14,7 @@
 
 mod answers;
 mod authz;
+mod changes;
 mod config;
 mod context;
 mod cors;
@@ -24,12 +25,16 @@ mod keys;
 mod lookup;
 mod mesh;
 mod operations;
+mod outages;
 mod providers;
 mod redis;
+mod reload;
 mod revocation;
 mod rules;
 mod sharing;
 mod soak;
 mod strategies;
 mod support;
+mod trapping;
 mod txn_token;
+mod versions;

@@ -51,6 +51,12 @@ impl Request {
         Request::new(to, "GET", target)
     }
 
+    /// Changes the request target.
+    pub fn target(mut self, target: impl AsRef<[u8]>) -> Request {
+        self.target = target.as_ref().to_vec();
+        self
+    }
+
     /// Changes the method.
     pub fn method(mut self, method: &str) -> Request {
         self.method = method.into();
@@ -137,7 +143,7 @@ impl Request {
 
     /// Sends on a connection that may have carried others before, and reads the response.
     pub(crate) fn exchange(&self, stream: &mut TcpStream) -> io::Result<Response> {
-        stream.write_all(&self.bytes())?;
+        stream.write_all(&self.bytes()).map_err(unanswered)?;
         read(stream, &self.method)
     }
 
@@ -304,7 +310,9 @@ impl fmt::Debug for Response {
 
 /// Reads the response to a request with this method.
 fn read(stream: &mut impl Read, method: &str) -> io::Result<Response> {
-    read_one(&mut Input { stream, buffer: Vec::new() }, method)
+    let mut input = Input { stream, buffer: Vec::new() };
+    input.more().map_err(unanswered)?;
+    read_one(&mut input, method)
 }
 
 /// Reads responses, the first one to a request with this method, up to one that says it is the last, or to
@@ -409,6 +417,22 @@ impl<S: Read> Input<'_, S> {
         }
         self.buffer.extend_from_slice(&chunk[..read]);
         Ok(())
+    }
+}
+
+/// Whether the connection was closed before the first byte of an answer.
+pub(crate) fn closed_unanswered(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionAborted
+}
+
+/// What went wrong before the first byte of an answer.
+fn unanswered(error: io::Error) -> io::Error {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error.kind() {
+        BrokenPipe | ConnectionReset | UnexpectedEof => {
+            io::Error::new(ConnectionAborted, "closed before an answer")
+        }
+        _ => error,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Programs of others that are started with a config file and listen on one port.
+//! Programs that are started with a config file and listen on one port.
 
 use std::fmt;
 use std::fs;
@@ -33,7 +33,7 @@ pub(crate) struct Program {
 }
 
 /// A program that takes a config file, listens on a port, and can be taken away and brought back there.
-pub(crate) struct Daemon {
+pub struct Daemon {
     program: Program,
     config: String,
     answers: fn(SocketAddr) -> io::Result<()>,
@@ -95,31 +95,36 @@ impl Daemon {
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// Stops it where it is: connections stay open, the kernel accepts new ones, and nothing answers.
     #[track_caller]
-    pub(crate) fn pause(&self) {
+    pub fn pause(&self) {
         self.with_process(Process::pause);
     }
 
+    /// Ends [`Daemon::pause`]; what was asked meanwhile is answered now.
     #[track_caller]
-    pub(crate) fn resume(&self) {
+    pub fn resume(&self) {
         self.with_process(Process::resume);
     }
 
-    pub(crate) fn stop(&self) {
+    /// Kills it: connections break, and new ones are refused.
+    pub fn stop(&self) {
         lock(&self.process).take();
     }
 
+    /// Starts it anew, on the same port.
     #[track_caller]
-    pub(crate) fn restart(&self) {
+    pub fn restart(&self) {
         self.stop();
         self.launch().unwrap_or_else(|error| panic!("{error}"));
     }
 
-    pub(crate) fn log(&self) -> String {
+    /// Everything it printed since it was started last.
+    pub fn log(&self) -> String {
         lock(&self.process).as_ref().map(Process::log).unwrap_or_default()
     }
 

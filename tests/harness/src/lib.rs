@@ -17,7 +17,7 @@
 //! it panics where it cannot go on, and says what failed and how to mend it.
 
 pub mod client;
-mod daemon;
+pub mod daemon;
 pub mod envoy;
 pub mod frames;
 pub mod go;
@@ -32,6 +32,7 @@ pub mod pki;
 pub mod process;
 pub mod redis;
 pub mod registry;
+pub mod relay;
 pub mod server;
 pub mod skip;
 pub mod testbed;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::{Request, Response, TIMEOUT};
+use crate::client::{Request, Response, TIMEOUT, closed_unanswered};
 
 /// How much load, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,28 @@ impl Load {
     /// Sends the requests that `request` makes of their numbers, from 0 on; all must go to one address.
     /// Returns when each is answered, has failed, or is not sent for want of time.
     pub fn run(&self, request: impl Fn(u64) -> Request + Sync) -> Report {
+        self.drive(false, |number| Some(request(number)), |_, _| {})
+    }
+
+    /// [`Load::run`] until `request` has no more, showing each answer with its request's number.
+    ///
+    /// A request that finds its idle connection closed, with no byte of an answer, is sent once more on a new one, as
+    /// clients do (RFC 9112 section 9.3.1): the server may have closed it just then. So the requests must be such that
+    /// may be made twice.
+    pub fn run_while(
+        &self,
+        request: impl Fn(u64) -> Option<Request> + Sync,
+        answered: impl Fn(u64, &Response) + Sync,
+    ) -> Report {
+        self.drive(true, request, answered)
+    }
+
+    fn drive(
+        &self,
+        retry: bool,
+        request: impl Fn(u64) -> Option<Request> + Sync,
+        answered: impl Fn(u64, &Response) + Sync,
+    ) -> Report {
         let start = Instant::now();
         let next = AtomicU64::new(0);
         let connection = || {
@@ -35,11 +57,18 @@ impl Load {
                 if number >= self.count {
                     break;
                 }
-                let request = request(number);
+                let Some(request) = request(number) else { break };
                 let sent = Instant::now();
-                match exchange(&mut stream, &request) {
+                let was_idle = stream.is_some();
+                let mut outcome = exchange(&mut stream, &request);
+                if retry && was_idle && outcome.as_ref().is_err_and(closed_unanswered) {
+                    report.retried += 1;
+                    outcome = exchange(&mut stream, &request);
+                }
+                match outcome {
                     Ok(response) => {
                         report.durations.push(sent.elapsed());
+                        answered(number, &response);
                         *report.statuses.entry(response.status).or_default() += 1;
                     }
                     Err(error) => report.failures.push(format!("{request:?}: {error}")),
@@ -72,6 +101,8 @@ pub struct Report {
     pub durations: Vec<Duration>,
     /// From the first request to the last response.
     pub elapsed: Duration,
+    /// How many were sent once more: see [`Load::run_while`].
+    pub retried: u64,
 }
 
 impl Report {
@@ -92,6 +123,7 @@ impl Report {
         }
         self.failures.extend(other.failures);
         self.durations.extend(other.durations);
+        self.retried += other.retried;
     }
 }
 

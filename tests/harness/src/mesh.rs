@@ -13,6 +13,7 @@
 //! ```
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -121,6 +122,7 @@ impl Mesh {
             gateway: Some(gateway),
             sidecar,
             exit: None,
+            binary: None,
             mesh: Parts { idp, users, app, ca, service_key: Key::es256("mesh-1"), signed: None },
         }
     }
@@ -225,6 +227,7 @@ pub struct Builder {
     sidecar: Value,
     exit: Option<Exit>,
     mesh: Parts,
+    binary: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -238,6 +241,12 @@ struct Parts {
 }
 
 impl Builder {
+    /// Runs this Envoy everywhere: see [`Launch::binary`].
+    pub fn binary(mut self, envoy: &Path) -> Builder {
+        self.binary = Some(envoy.into());
+        self
+    }
+
     /// Leaves the gateway out, for tests that go past it: starting an Envoy takes seconds on a busy machine.
     pub fn without_gateway(mut self) -> Builder {
         self.gateway = None;
@@ -366,11 +375,16 @@ impl Builder {
     /// [`Builder::start`], for configs that may be refused.
     #[track_caller]
     pub fn try_start(mut self) -> Result<Mesh, StartError> {
+        let binary = self.binary;
+        let run = |launch: Launch| match &binary {
+            None => launch.try_start(),
+            Some(binary) => launch.binary(binary).try_start(),
+        };
         let beyond = match self.exit {
             None => None,
             Some(Exit { mut egress, mut channels, beyond }) => {
                 load_module(&mut channels);
-                let envoy = Launch::new(channels).try_start()?;
+                let envoy = run(Launch::new(channels))?;
                 let inbound = envoy.address_of("inbound");
                 assert!(point(&mut egress, "channels", inbound), "no cluster `channels`");
                 join(&mut self.sidecar, &mut egress);
@@ -380,15 +394,15 @@ impl Builder {
         load_module(&mut self.sidecar);
         let sidecar = Launch::new(self.sidecar)
             .env("MESH_CLIENT_SECRET", CLIENT_SECRET)
-            .env("MESHGATE_SHARING_KEY", "a-key-for-this-test-alone")
-            .try_start()?;
+            .env("MESHGATE_SHARING_KEY", "a-key-for-this-test-alone");
+        let sidecar = run(sidecar)?;
         let gateway = match self.gateway {
             None => None,
             Some(mut bootstrap) => {
                 load_module(&mut bootstrap);
                 let inbound = sidecar.address_of("inbound");
                 assert!(point(&mut bootstrap, "videos", inbound), "no cluster `videos`");
-                let envoy = launch(bootstrap.clone(), self.mesh.signed.as_ref()).try_start()?;
+                let envoy = run(launch(bootstrap.clone(), self.mesh.signed.as_ref()))?;
                 if let Some(Signed { edge, .. }) = &self.mesh.signed {
                     publish(edge, &envoy);
                     edge.release();

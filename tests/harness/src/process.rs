@@ -132,6 +132,10 @@ impl Process {
     #[track_caller]
     pub fn pause(&self) {
         self.signal("STOP");
+        // A program with several threads goes on for a moment.
+        while !stopped(self.pid) {
+            sleep(Duration::from_millis(1));
+        }
     }
 
     /// Ends [`Process::pause`].
@@ -168,6 +172,16 @@ impl Drop for Process {
             eprintln!("---- the end of the output of {} ----\n{}", self.name, tail(&self.log()));
         }
     }
+}
+
+/// Whether all threads of a process are stopped; also if it is gone.
+fn stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The state stands behind the name, which is in parentheses.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+    })
 }
 
 fn log_path(dir: &Path) -> PathBuf {

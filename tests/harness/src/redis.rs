@@ -12,6 +12,7 @@
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Deref;
 use std::time::Duration;
 
 use serde_json::json;
@@ -20,7 +21,7 @@ use crate::client::{Request, TIMEOUT};
 use crate::daemon::{Daemon, Program};
 
 /// A running Redis without persistence, gone when dropped. It starts empty, and after each
-/// [`Redis::restart`], too.
+/// [`Daemon::restart`], too.
 #[derive(Debug)]
 pub struct Redis(Daemon);
 
@@ -30,11 +31,6 @@ impl Redis {
     pub fn start() -> Result<Redis, String> {
         let program = Program { name: "redis-server", package: "redis-server", arguments: &[] };
         Daemon::start(program, redis_config, redis_answers).map(Redis)
-    }
-
-    /// Where it listens, now or after [`Redis::restart`].
-    pub fn address(&self) -> SocketAddr {
-        self.0.address()
     }
 
     /// Runs a command, on a connection of its own; panics when it is refused or not answered in time.
@@ -48,33 +44,13 @@ impl Redis {
             }
         }
     }
+}
 
-    /// Keeps it from answering: connections stay open, and new ones are accepted, until [`Redis::resume`].
-    #[track_caller]
-    pub fn pause(&self) {
-        self.0.pause();
-    }
+impl Deref for Redis {
+    type Target = Daemon;
 
-    /// Ends [`Redis::pause`]; what was asked meanwhile is answered now.
-    #[track_caller]
-    pub fn resume(&self) {
-        self.0.resume();
-    }
-
-    /// Kills it: connections break, and new ones are refused.
-    pub fn stop(&self) {
-        self.0.stop();
-    }
-
-    /// Starts it anew, on the same port.
-    #[track_caller]
-    pub fn restart(&self) {
-        self.0.restart();
-    }
-
-    /// Everything it printed since it was started last.
-    pub fn log(&self) -> String {
-        self.0.log()
+    fn deref(&self) -> &Daemon {
+        &self.0
     }
 }
 
@@ -91,7 +67,8 @@ pub enum Reply {
     List(Vec<Reply>),
 }
 
-/// A running webdis before a [`Redis`], gone when dropped. Every command is allowed.
+/// A running webdis before a [`Redis`], gone when dropped. Every command is allowed. It starts, anew too, only while Redis
+/// is up.
 ///
 /// What its version 0.1.9 does, as the tests of this module check:
 ///
@@ -120,38 +97,13 @@ impl Webdis {
         let program = Program { name: "webdis", package: "webdis", arguments: &[] };
         Daemon::start(program, config, webdis_answers).map(Webdis)
     }
+}
 
-    /// Where it listens, now or after [`Webdis::restart`].
-    pub fn address(&self) -> SocketAddr {
-        self.0.address()
-    }
+impl Deref for Webdis {
+    type Target = Daemon;
 
-    /// Keeps it from answering: connections stay open, and new ones are accepted, until [`Webdis::resume`].
-    #[track_caller]
-    pub fn pause(&self) {
-        self.0.pause();
-    }
-
-    /// Ends [`Webdis::pause`]; what was asked meanwhile is answered now.
-    #[track_caller]
-    pub fn resume(&self) {
-        self.0.resume();
-    }
-
-    /// Kills it: connections break, and new ones are refused.
-    pub fn stop(&self) {
-        self.0.stop();
-    }
-
-    /// Starts it anew, on the same port. Redis must be up.
-    #[track_caller]
-    pub fn restart(&self) {
-        self.0.restart();
-    }
-
-    /// Everything it printed since it was started last: the paths that were asked for, among others.
-    pub fn log(&self) -> String {
-        self.0.log()
+    fn deref(&self) -> &Daemon {
+        &self.0
     }
 }
 

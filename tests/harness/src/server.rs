@@ -4,11 +4,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::BodyExt;
+use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -17,6 +19,7 @@ use serde_json::Value;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Sleep, sleep};
 
 pub use hyper::Version;
 
@@ -118,6 +121,12 @@ pub enum Behavior {
     Answer(Answer),
     /// The server's own answer, padded with spaces to so many bytes: nothing but the size is wrong with it.
     Huge(usize),
+    /// The server's own answer, but only the first half of its body, as if that were all.
+    Half,
+    /// The server's own answer, whose second half comes so much later.
+    Drip(Duration),
+    /// Hang up within the server's own answer, after half of its body.
+    BreakOff,
     /// Hang up without an answer (HTTP/2: reset the stream).
     Reset,
     /// Read the request, and answer once the behaviour changes or [`Server::release`] is called.
@@ -274,6 +283,24 @@ pub(crate) fn bind(address: SocketAddr) -> TcpSocket {
     socket
 }
 
+/// A port of 127.0.0.1 that the OS gives to nobody who asks for a free one, while this lives. Who asks for it by its
+/// number and sets `SO_REUSEADDR` can listen on it.
+#[derive(Debug)]
+pub struct FreePort(TcpSocket);
+
+/// A port that nothing listens on.
+#[track_caller]
+pub fn free_port() -> FreePort {
+    FreePort(bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
+}
+
+impl FreePort {
+    /// Its number.
+    pub fn number(&self) -> u16 {
+        self.0.local_addr().expect("a bound socket has an address").port()
+    }
+}
+
 async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
     let mut connections = JoinSet::new();
     loop {
@@ -300,11 +327,65 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot
     connections.shutdown().await;
 }
 
+/// How long it takes until what was written so far is sent, where then the connection breaks.
+const FLUSH: Duration = Duration::from_millis(20);
+
+/// A body in two parts, the second of which comes later, or never.
+struct Body {
+    length: u64,
+    first: Option<Bytes>,
+    second: Option<(Pin<Box<Sleep>>, Rest)>,
+}
+
+/// What follows, or that nothing does.
+type Rest = Result<Bytes, &'static str>;
+
+impl Body {
+    fn whole(body: Vec<u8>) -> Body {
+        Body { length: body.len() as u64, first: Some(body.into()), second: None }
+    }
+
+    fn halves(body: Vec<u8>, pause: Duration, complete: bool) -> Body {
+        let mut first = Bytes::from(body);
+        let length = first.len() as u64;
+        let second = first.split_off(first.len() / 2);
+        let second = if complete { Ok(second) } else { Err("as the test asked") };
+        Body { length, first: Some(first), second: Some((Box::pin(sleep(pause)), second)) }
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        if let Some((pause, _)) = &mut self.second {
+            ready!(pause.as_mut().poll(context));
+        }
+        Poll::Ready(self.second.take().map(|(_, second)| second.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.second.is_none()
+    }
+
+    /// Of the whole: what is still to come is not asked for.
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length)
+    }
+}
+
 /// An error makes hyper drop the connection or stream.
 async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, &'static str> {
+) -> Result<Response<Body>, &'static str> {
     let mut control = shared.control.subscribe();
     // Before the request is recorded: whoever waits for it may then switch to what the next one gets.
     let at_arrival = control.borrow_and_update().clone();
@@ -318,13 +399,19 @@ async fn answer(
         }
         behavior => behavior,
     };
-    let answer = match behavior {
-        Behavior::Serve => (shared.handler)(&seen),
-        Behavior::Status(status) => Answer::problem(status, "as the test asked"),
-        Behavior::Answer(answer) => answer,
+    let own = || (shared.handler)(&seen);
+    let answer = match &behavior {
+        Behavior::Serve | Behavior::Drip(_) | Behavior::BreakOff => own(),
+        Behavior::Status(status) => Answer::problem(*status, "as the test asked"),
+        Behavior::Answer(answer) => answer.clone(),
         Behavior::Huge(bytes) => {
-            let mut answer = (shared.handler)(&seen);
-            answer.body.resize(bytes.max(answer.body.len()), b' ');
+            let mut answer = own();
+            answer.body.resize((*bytes).max(answer.body.len()), b' ');
+            answer
+        }
+        Behavior::Half => {
+            let mut answer = own();
+            answer.body.truncate(answer.body.len() / 2);
             answer
         }
         Behavior::Reset | Behavior::Hold => return Err("as the test asked"),
@@ -333,9 +420,12 @@ async fn answer(
     for (name, value) in &answer.headers {
         response = response.header(name, value);
     }
-    Ok(response
-        .body(Full::new(answer.body.into()))
-        .expect("an answer with a valid status and headers"))
+    let body = match behavior {
+        Behavior::Drip(pause) => Body::halves(answer.body, pause, true),
+        Behavior::BreakOff => Body::halves(answer.body, FLUSH, false),
+        _ => Body::whole(answer.body),
+    };
+    Ok(response.body(body).expect("an answer with a valid status and headers"))
 }
 
 /// Reads the whole request, and records it even if the client breaks off: it has reached us all the same.

@@ -102,6 +102,12 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// Changes how Envoy is started.
+    pub fn launch(mut self, change: impl FnOnce(Launch) -> Launch) -> Builder {
+        self.launch = change(self.launch);
+        self
+    }
+
     /// The number of Envoy's workers; one unless set.
     pub fn concurrency(mut self, workers: u32) -> Builder {
         self.launch = self.launch.concurrency(workers);

@@ -38,6 +38,27 @@ fn requests_that_break_off_are_failures_and_the_next_are_sent() {
 }
 
 #[test]
+fn a_request_that_finds_its_idle_connection_closed_is_sent_once_more() {
+    let server = Server::start(|_| Answer::new(200, "text/plain", ""));
+    let load = Load { connections: 1, count: 9, ..LOAD };
+    let report = load.run_while(
+        |number| {
+            if number % 3 == 2 {
+                // This takes the connection, too.
+                server.shut();
+                server.reopen();
+            }
+            Some(Request::get(server.address(), "/"))
+        },
+        |_, _| {},
+    );
+    assert_eq!((report.failures.len(), report.retried), (0, 3), "{report:?}");
+    server.behave(Behavior::Reset);
+    let report = load.run_while(|_| Some(Request::get(server.address(), "/")), |_, _| {});
+    assert_eq!((report.failures.len(), report.retried), (9, 0), "on new ones: {report:?}");
+}
+
+#[test]
 fn the_time_limit_ends_it() {
     let server = Server::start(|_| Answer::new(200, "text/plain", ""));
     let load = Load { count: u64::MAX, time_limit: Duration::from_millis(100), ..LOAD };

@@ -1,6 +1,6 @@
 //! The servers and the clients, against each other.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::client::{self, Request};
 use harness::idp::{Idp, JWKS_PATH, Key};
@@ -104,8 +104,19 @@ fn each_behaviour_does_what_it_says() {
         "{error}"
     );
     users.behave(Behavior::Serve);
-    assert_eq!(get().send().status, 200);
-    assert_eq!(users.lookups("user_2abc"), 4);
+    let whole = get().send();
+    assert_eq!(whole.status, 200);
+    users.behave(Behavior::Half);
+    let half = get().send();
+    assert_eq!((half.status, &half.body[..]), (200, &whole.body[..whole.body.len() / 2]));
+    users.behave(Behavior::Drip(Duration::from_millis(100)));
+    let asked = Instant::now();
+    assert_eq!(get().send().body, whole.body);
+    assert!(asked.elapsed() >= Duration::from_millis(100), "{:?}", asked.elapsed());
+    users.behave(Behavior::BreakOff);
+    let error = get().try_send(SOON).expect_err("half an answer");
+    assert!(error.to_string().starts_with("closed after"), "{error}");
+    assert_eq!(users.lookups("user_2abc"), 7);
 }
 
 #[test]
