@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::client::Request;
 use crate::process::{POLL, Process, scratch, tail};
+use crate::secrets;
 
 /// The version that is installed where there is no Envoy.
 pub const VERSION: &str = "1.40.0";
@@ -160,8 +161,9 @@ impl Launch {
         self
     }
 
-    /// Sets a variable of Envoy's environment.
+    /// Sets a variable of Envoy's environment: a secret, that nothing may print.
     pub fn env(mut self, name: &str, value: &str) -> Launch {
+        secrets::keep(value);
         self.env.push((name.into(), value.into()));
         self
     }
@@ -416,4 +418,21 @@ impl Envoy {
 #[track_caller]
 fn admin_text(admin: SocketAddr, path: &str) -> String {
     Request::get(admin, path).send().text()
+}
+
+/// What it has told of secrets, it has told by now.
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        if let Some(place) = secrets::leak(&self.log()) {
+            panic!("Envoy has printed a token or a secret: {place}");
+        }
+        // An Envoy that a test has ended has no stats any more.
+        let stats = Request::get(self.admin, "/stats").try_send(Duration::from_secs(5));
+        if let Some(place) = stats.ok().and_then(|stats| secrets::leak(&stats.text())) {
+            panic!("Envoy's stats hold a token or a secret: {place}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use rsa::traits::PublicKeyParts;
 use serde_json::{Value, json};
 
 use crate::lock;
+use crate::secrets;
 use crate::server::{Answer, Server};
 
 /// Where the keys are served.
@@ -120,7 +121,9 @@ impl Key {
     pub fn private_jwk(&self) -> Value {
         let Private::Es256(key) = &self.private else { panic!("{self:?} is no ES256 key") };
         let mut jwk = self.jwk();
-        jwk["d"] = json!(base64url(key.to_bytes()));
+        let private = base64url(key.to_bytes());
+        secrets::keep(&private);
+        jwk["d"] = json!(private);
         jwk
     }
 
@@ -144,7 +147,9 @@ impl Key {
     pub fn sign_raw(&self, header: &[u8], payload: &[u8]) -> String {
         let signed = format!("{}.{}", base64url(header), base64url(payload));
         let signature = base64url(self.sign(signed.as_bytes()));
-        format!("{signed}.{signature}")
+        let token = format!("{signed}.{signature}");
+        secrets::keep_token(&token);
+        token
     }
 
     /// A compact JWS of this header and these claims, whatever they say.

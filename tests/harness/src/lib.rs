@@ -33,6 +33,7 @@ pub mod process;
 pub mod redis;
 pub mod registry;
 pub mod relay;
+pub mod secrets;
 pub mod server;
 pub mod skip;
 pub mod testbed;

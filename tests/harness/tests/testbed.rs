@@ -1,6 +1,9 @@
 //! The testbed without the module: Envoy as a plain proxy, and with Envoy's own JWT filter as an independent
 //! check of the issuer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
 use harness::idp::{AUDIENCE, ISSUER, JWKS_PATH, Key, seed_claims};
 use harness::testbed::{Builder, Testbed};
 use harness::upstream::Upstream;
@@ -155,4 +158,22 @@ fn filters(bootstrap: &mut Value) -> &mut Vec<Value> {
         .pointer_mut(http_filters)
         .and_then(Value::as_array_mut)
         .expect("a list of HTTP filters")
+}
+
+#[test]
+fn an_envoy_that_prints_a_token_is_found_out_when_it_ends() {
+    let bed = plain(Testbed::gateway())
+        .bootstrap(|bootstrap| {
+            let format = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/access_log/0/typed_config/log_format/json_format";
+            bootstrap.pointer_mut(format).unwrap()["said"] = json!("%REQ(AUTHORIZATION)%");
+        })
+        .start();
+    let token = bed.idp.token(seed_claims("user_2abc"));
+    assert_eq!(bed.get("/api/videos").bearer(&token).send().status, 200);
+    let Testbed { envoy, .. } = bed;
+    envoy.wait_for_log(&token, Duration::from_secs(10));
+    let ended = catch_unwind(AssertUnwindSafe(|| drop(envoy))).unwrap_err();
+    let said = ended.downcast_ref::<String>().unwrap();
+    assert!(said.starts_with("Envoy has printed a token or a secret: line "), "{said}");
+    assert!(!said.contains(&token), "it is printed once more");
 }
