@@ -567,10 +567,10 @@ impl World {
             .turns
             .iter()
             .find(|turn| discovers && turn.vm == vm && turn.path == METADATA && path != METADATA);
-        let until = match first {
-            Some(first) => first.until,
-            None if discovers => wanted + 2 * lasts,
-            None => wanted + lasts,
+        let (wanted_at, until) = match first {
+            Some(first) => (first.wanted, first.until),
+            None if discovers => (wanted_at, wanted + 2 * lasts),
+            None => (wanted_at, wanted + lasts),
         };
         self.turns.retain(|turn| turn.until > clock);
         let mut noted = true;
@@ -602,6 +602,7 @@ impl World {
         if let Some(last) = last
             && service == Service::Issuer
             && !keys.discovery
+            && !self.oracle.scenario.sharing
             && self.disturbed < last.at
         {
             let pause = keys.cooldown.min(keys.cache * 9 / 10);
@@ -625,8 +626,11 @@ impl World {
         if !self.oracle.scenario.sharing {
             return Ok(());
         }
+        // What a worker has not sent yet is not noted here, and may stand in its place.
+        let unsent = self.vms.iter().any(|vm| vm.worker.has_calls());
         let stands = |turn: &Turn| {
             turn.noted
+                && !(unsent && service == Service::Users)
                 && !turn.over
                 && turn.service == service
                 && (turn.path == path || service != Service::Users)
@@ -644,7 +648,9 @@ impl World {
         let vm = self.vms[slot].id;
         let path = self.call_mut(slot, call).path.clone();
         for turn in &mut self.turns {
-            turn.over |= turn.vm == vm && turn.call == call;
+            // A document that is posted is everybody's.
+            let is_same = turn.path == path && turn.service != Service::Users;
+            turn.over |= is_same || (turn.vm == vm && turn.call == call);
             // What is posted now may stand in another turn's place.
             turn.noted &= turn.path == path || turn.service != Service::Users;
         }
@@ -681,8 +687,8 @@ impl World {
             let late = if in_time { "" } else { ", too late" };
             format!("worker {slot} is answered {path}: {said}{late}")
         });
+        self.end_turn(slot, id);
         if in_time {
-            self.end_turn(slot, id);
             if counts {
                 let vm = &mut self.vms[slot];
                 let moment = (vm.id, asked, clock, at);
