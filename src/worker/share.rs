@@ -12,10 +12,10 @@ use super::Worker;
 use crate::board::{Claim, Exchange, Fault, News, Place, Posted, Receipt, Theirs, View};
 use crate::callout::{Answer, CallId, CallKey, GRACE};
 use crate::config::{KeySource, Location};
-use crate::jwks::cache::ProviderKeys;
+use crate::jwks::cache::{Keys, ProviderKeys};
 use crate::request::Outcome;
 use crate::revocation::Terms;
-use crate::revocation::feed::Pulse;
+use crate::revocation::feed::{Known, Pulse};
 use crate::time::{UnixTime, millis};
 use crate::token::ProviderId;
 use crate::user::UserKey;
@@ -81,9 +81,27 @@ impl Worker {
                 (CallKey::User(_), None) => Turn::Mine,
                 (_, _) => {
                     self.seen.insert(key.clone(), posted.at);
-                    Turn::Over(self.take_over(key, &News::Answer(posted), now))
+                    let outcome = self.take_over(key, &News::Answer(posted), now);
+                    // What was posted long ago may be of no use any more.
+                    if self.has(key, now) {
+                        Turn::Over(outcome)
+                    } else {
+                        self.take_turn(key, patience, now)
+                    }
                 }
             },
+        }
+    }
+
+    /// Whether there is a document that requests can be decided by.
+    fn has(&self, key: &CallKey, now: UnixTime) -> bool {
+        match (key, &self.shared.config.revocation.feed) {
+            (CallKey::Jwks(provider), _) => self
+                .shared
+                .keys(*provider)
+                .is_some_and(|keys| matches!(keys.usable(now), Keys::Ready(..))),
+            (CallKey::Feed, Some(feed)) => matches!(self.shared.feed.known(feed, now), Known::List),
+            (_, _) => false,
         }
     }
 

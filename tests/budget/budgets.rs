@@ -56,7 +56,7 @@ pub const START: Budget = Budget {
 /// A tick while nothing happens: ten a second, in each worker.
 pub const IDLE_TICK: Budget = Budget {
     event: "idle tick",
-    host_calls: &[("proxy_get_current_time_nanoseconds", 2), ("proxy_set_effective_context", 1)],
+    host_calls: &[("proxy_get_current_time_nanoseconds", 2)],
     handed_over: 0,
     instructions: 8_856,
 };
@@ -64,11 +64,7 @@ pub const IDLE_TICK: Budget = Budget {
 /// The tick after requests: it tells Envoy's metrics of them.
 pub const BUSY_TICK: Budget = Budget {
     event: "tick after 100 warm requests",
-    host_calls: &[
-        ("proxy_get_current_time_nanoseconds", 2),
-        ("proxy_increment_metric", 3),
-        ("proxy_set_effective_context", 1),
-    ],
+    host_calls: &[("proxy_get_current_time_nanoseconds", 2), ("proxy_increment_metric", 3)],
     handed_over: 0,
     instructions: 9_566,
 };
@@ -127,7 +123,7 @@ pub const COLD: Budget = Budget {
         ("proxy_http_call", 1),
         ("proxy_remove_header_map_value", 1),
         ("proxy_replace_header_map_value", 5),
-        ("proxy_set_effective_context", 5),
+        ("proxy_set_effective_context", 2),
         ("proxy_set_property", 4),
     ],
     handed_over: 5,

@@ -83,7 +83,8 @@ fn every_link_within_the_manual_leads_somewhere() {
     let manual = read("docs/operations.md");
     let anchor = |line: &str| {
         let heading = line.trim_start_matches('#').strip_prefix(' ')?;
-        Some(heading.to_lowercase().replace(' ', "-"))
+        let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+        Some(heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-"))
     };
     let headings: Vec<String> =
         manual.lines().filter(|line| line.starts_with('#')).filter_map(anchor).collect();

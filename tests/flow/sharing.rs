@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use meshgate::callout::Failure;
 use meshgate::denial::Code;
+use meshgate::time::UnixTime;
 use meshgate::worker::Disposition;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Flow, Key, SharedData, claims, config, denied, jwks, only, workers};
 
@@ -88,6 +89,38 @@ fn a_worker_that_dies_is_replaced_when_its_turn_ends() {
     flows[other].answer(call.id, 200, &keys);
     assert!(flows[other].worker.is_waiting(stream), "verified, it waits for its user");
     assert_eq!(flows[other].call().request.cluster, "users");
+}
+
+/// The board keeps what was posted for good, and a worker may start when nobody has fetched for long.
+#[test]
+fn keys_on_the_board_that_are_past_their_life_are_fetched_and_refuse_nobody() {
+    let data = SharedData::default();
+    let mut config = config();
+    config["providers"]["clerk"]["remote_jwks"]["max_stale"] = json!("1h");
+    let mut flows = workers(&config, 2, &data);
+    let mut late = flows.pop().unwrap();
+    let mut early = flows.pop().unwrap();
+    assert!(early.tick().is_empty());
+    let call = early.call();
+    early.answer(call.id, 200, &jwks(&[&Key::new("k1")]));
+    late.advance(2 * 3600 * SECOND);
+    let token = late.key.token(&with_times(late.now));
+    let (stream, disposition) = late.get("/x", &token);
+    assert_eq!(disposition, Disposition::Pause, "it waits for keys");
+    let call = late.call();
+    assert_eq!(call.request.cluster, "clerk");
+    late.answer(call.id, 200, &jwks(&[&Key::new("k1")]));
+    assert!(late.worker.is_waiting(stream), "verified, it waits for its user");
+    assert_eq!(late.call().request.cluster, "users");
+}
+
+/// The seed's claims, issued at this time.
+fn with_times(now: UnixTime) -> Value {
+    let mut claims = claims();
+    let now = now.as_millis() / 1000;
+    claims["iat"] = json!(now);
+    claims["exp"] = json!(now + 600);
+    claims
 }
 
 #[test]
