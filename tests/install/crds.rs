@@ -15,7 +15,9 @@ fn documents(file: &Path) -> Vec<Value> {
     let text = fs::read_to_string(file).unwrap();
     let texts = text.split("\n---\n");
     texts
-        .map(|text| yaml_serde::from_str(text).unwrap_or_else(|error| panic!("{file:?}: {error}")))
+        .map(|text| {
+            yaml_serde::from_str(text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+        })
         .collect()
 }
 
