@@ -1,6 +1,6 @@
 //! What a real istiod makes of the resources under `envoy/istio`, in a plain Envoy that it configures over xDS.
 //!
-//! No Kubernetes: istiod reads the resources from files, and services are `ServiceEntry`s that lead to the testbed's. What
+//! No cluster: a small API server has the resources, and services are `ServiceEntry`s that lead to the testbed's. What
 //! only Istio's own proxy has is left out: its telemetry filters, and its agent, which fetches `oci://` and makes the
 //! certificates of mTLS.
 
@@ -19,6 +19,8 @@ use harness::upstream::Upstream;
 use harness::users::Users;
 use harness::{go, module};
 use serde_json::{Value, json};
+
+use crate::kubernetes;
 
 const START: Duration = Duration::from_secs(60);
 
@@ -57,6 +59,8 @@ impl Services {
         };
         vec![
             entry("clerk.example.com", 443, self.idp.address()),
+            // Somebody else's, in no destination.
+            entry("thumbnails.example.com", 80, self.idp.address()),
             entry("users.default.svc.cluster.local", 80, self.users.address()),
             entry("videos.default.svc.cluster.local", 80, self.videos.address()),
             entry("channels.default.svc.cluster.local", 80, self.channels.address()),
@@ -99,32 +103,26 @@ struct Istiod {
 impl Istiod {
     fn start(program: &Path, resources: &[Value]) -> Self {
         let dir = scratch();
-        let config = dir.path().join("config");
-        fs::create_dir(&config).unwrap();
-        let texts: Vec<String> =
-            resources.iter().map(|one| yaml_serde::to_string(one).unwrap()).collect();
-        fs::write(config.join("all.yaml"), texts.join("---\n")).unwrap();
         let mesh = dir.path().join("mesh.yaml");
         fs::write(&mesh, "defaultConfig: {}\naccessLogFile: /dev/stdout\n").unwrap();
+        let kubeconfig = dir.path().join("kubeconfig");
+        fs::write(&kubeconfig, kubernetes::config(kubernetes::start(resources))).unwrap();
         let xds = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut command = Command::new(program);
         command
-            .args([
-                "discovery",
-                "--registries=",
-                "--secureGRPCAddr=",
-                "--httpsAddr=",
-                "--ctrlz_port=0",
-            ])
+            .args(["discovery", "--secureGRPCAddr=", "--httpsAddr=", "--ctrlz_port=0"])
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .arg(format!("--grpcAddr={xds}"))
             .arg(format!("--httpAddr=127.0.0.1:{}", free_port()))
             .arg(format!("--monitoringAddr=127.0.0.1:{}", free_port()))
-            .arg(format!("--configDir={}", config.display()))
             .arg(format!("--meshConfig={}", mesh.display()))
             // Filters that only Istio's proxy has.
             .env("PILOT_ENABLE_METADATA_EXCHANGE", "false")
             .env("PILOT_ENABLE_ALPN_FILTER", "false")
             .env("PILOT_ENABLE_QUIC_LISTENERS", "false")
+            // What it would look for in Kubernetes.
+            .env("PILOT_ENABLE_GATEWAY_API", "false")
+            .env("PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION", "false")
             // Nobody here asks for certificates.
             .env("ENABLE_CA_SERVER", "false")
             .current_dir(dir.path());
@@ -133,13 +131,14 @@ impl Istiod {
         Self { process, xds }
     }
 
-    /// An Envoy that it configures: `kind` and `name` as Istio's proxies say them, with the pod's labels.
-    fn proxy(&self, kind: &str, name: &str, labels: &Value) -> Envoy {
+    /// An Envoy that it configures: `kind` and `name` as Istio's proxies say them, with the pod's labels;
+    /// ready once it has plugins of these modes.
+    fn proxy(&self, kind: &str, name: &str, labels: &Value, modes: &[&str]) -> Envoy {
         let namespace = name.rsplit('.').next().unwrap();
         let version = json!({"resource_api_version": "V3", "ads": {}});
         let launch = Launch::new(json!({
             "node": {
-                "id": format!("{kind}~127.0.0.1~{name}~{namespace}.svc.cluster.local"),
+                "id": format!("{kind}~10.1.1.1~{name}~{namespace}.svc.cluster.local"),
                 "cluster": name,
                 "metadata": {
                     "NAMESPACE": namespace, "LABELS": labels, "ISTIO_VERSION": "1.31.0",
@@ -167,11 +166,16 @@ impl Istiod {
                 }}]}]},
             }]},
         }));
-        launch
+        let envoy = launch
             .env("USERS_API_KEY", "not a secret but a test's")
             .env("MESHGATE_SHARING_KEY", "0123456789abcdef0123456789abcdef")
             .try_start()
-            .unwrap_or_else(|error| panic!("{error}\nistiod:\n{}", self.process.log()))
+            .unwrap_or_else(|error| panic!("{error}\nistiod:\n{}", self.process.log()));
+        // The listeners come when istiod has read all resources.
+        for mode in modes {
+            envoy.wait_for_log(&format!("configured, mode={mode}"), START);
+        }
+        envoy
     }
 }
 
@@ -210,7 +214,12 @@ fn gateway_behaves(kind: &str, file: &str) {
     let resources: Vec<Value> =
         services.entries().into_iter().chain(ingress(port)).chain(plugins).collect();
     let istiod = Istiod::start(&program, &resources);
-    let envoy = istiod.proxy("router", "gateway.istio-system", &json!({"istio": "ingressgateway"}));
+    let envoy = istiod.proxy(
+        "router",
+        "gateway.istio-system",
+        &json!({"istio": "ingressgateway"}),
+        &["gateway"],
+    );
     let get = |path: &str| Request::get(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path);
 
     let response = get("/api/comments").send();
@@ -281,7 +290,12 @@ fn the_plugins_for_a_sidecar_stand_at_the_door_and_at_the_exit() {
         },
     }));
     let istiod = Istiod::start(&program, &resources);
-    let envoy = istiod.proxy("sidecar", "videos.default", &json!({"app": "videos"}));
+    let envoy = istiod.proxy(
+        "sidecar",
+        "videos.default",
+        &json!({"app": "videos"}),
+        &["service", "egress"],
+    );
     let get =
         |port: u16, path: &str| Request::get(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path);
 
@@ -306,8 +320,8 @@ fn the_plugins_for_a_sidecar_stand_at_the_door_and_at_the_exit() {
     let shown = ["x-user-id", "x-service-name", "authorization"].map(|name| seen[0].header(name));
     assert_eq!(shown, [Some(&b"u-1"[..]), Some(b"videos"), None]);
 
-    // A host of no destination: the issuer, outside the mesh.
-    let response = get(outbound, "http://clerk.example.com:443/.well-known/jwks.json")
+    // A host of no destination, outside the mesh.
+    let response = get(outbound, "http://thumbnails.example.com/.well-known/jwks.json")
         .header("x-user-id", "u-1")
         .bearer(&services.token())
         .send();

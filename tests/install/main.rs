@@ -13,3 +13,4 @@
 mod crds;
 mod func_e;
 mod istiod;
+mod kubernetes;
