@@ -42,16 +42,61 @@ pub fn istiod() -> Result<PathBuf, String> {
     build("pilot-discovery", ISTIO, "istio.io/istio/pilot/cmd/pilot-discovery")
 }
 
+/// What Istio's agent fetches `oci://` with, as a program: it takes `HOST/NAME:TAG`,
+/// writes the module that it finds to a file, and prints the image's digest.
+pub fn istio_fetch() -> Result<PathBuf, String> {
+    const SOURCE: &str = r#"package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"istio.io/istio/pkg/wasm"
+)
+
+func main() {
+	fetcher := wasm.NewImageFetcher(context.Background(), wasm.ImageFetcherOption{})
+	fetch, digest, err := fetcher.PrepareFetch(os.Args[1])
+	if err == nil {
+		var module []byte
+		if module, err = fetch(); err == nil {
+			err = os.WriteFile(os.Args[2], module, 0o600)
+		}
+	}
+	if err == nil {
+		fmt.Fprintln(os.Stderr, "digest", digest)
+		return
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+"#;
+    make("istio-fetch", "istio-fetch", ISTIO, ".", SOURCE)
+}
+
 /// A program of a module, which need not be its own: some cannot be had by `go install`, for what they replace.
 fn build(program: &str, module: &str, package: &str) -> Result<PathBuf, String> {
+    make(&directory(module), program, module, package, "package main\n")
+}
+
+/// Builds `package` beside this `main.go`, which may use `module`.
+fn make(
+    name: &str,
+    program: &str,
+    module: &str,
+    package: &str,
+    main: &str,
+) -> Result<PathBuf, String> {
     let complete = |installed: &Path| installed.join(program).is_file();
-    let installed = crate::install::once(&directory(module), module, complete, |partial| {
+    let installed = crate::install::once(name, module, complete, |partial| {
         let source = partial.join("source");
         let write = |file: &str, text: &str| {
             fs::write(source.join(file), text).map_err(|error| format!("{file}: {error}"))
         };
         fs::create_dir(&source).map_err(|error| error.to_string())?;
         write("go.mod", "module harness\n")?;
+        write("main.go", main)?;
         go(&source, &["get", module])?;
         let out = partial.join(program);
         go(&source, &["build", "-mod=mod", "-o", &out.to_string_lossy(), package])?;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use harness::go::istio_fetch;
 use harness::registry::{Registry, copy};
 use harness::skip::require;
 use serde_json::Value;
@@ -144,6 +145,31 @@ fn a_registry_takes_both_images_and_gives_them_back_as_istio_reads_them() {
         .find(|layer| layer["mediaType"] == "application/vnd.module.wasm.content.layer.v1+wasm")
         .unwrap();
     assert_eq!(blob(layer), MODULE);
+}
+
+/// What a `WasmPlugin` with `oci://` does.
+#[test]
+#[ignore = "builds a part of Istio: cargo test --package meshgate-dist -- --ignored"]
+fn istios_own_fetcher_finds_the_module_in_both_images() {
+    let out = release();
+    let Some(registry) = require("a real registry", Registry::start()) else { return };
+    let Some(fetch) = require("Istio's fetcher", istio_fetch()) else { return };
+    let notes = fs::read_to_string(out.path().join("NOTES.md")).unwrap();
+    for tag in ["0.1.0", "0.1.0-artifact"] {
+        let image = format!("{}/meshgate:{tag}", registry.address());
+        let pushed = copy(&format!("oci:oci:{tag}"), &format!("docker://{image}"), out.path());
+        if require("skopeo", pushed).is_none() {
+            return;
+        }
+        let module = out.path().join("fetched.wasm");
+        let fetched = Command::new(&fetch).arg(&image).arg(&module).output().unwrap();
+        let said = String::from_utf8_lossy(&fetched.stderr);
+        assert!(fetched.status.success(), "{tag}: {said}");
+        assert_eq!(fs::read(&module).unwrap(), MODULE, "{tag}");
+        // What it holds `sha256` of the plugin against.
+        let digest = said.lines().find_map(|line| line.strip_prefix("digest ")).unwrap();
+        assert!(notes.contains(&format!("sha256:{digest}")), "{tag}: {digest}");
+    }
 }
 
 #[test]
