@@ -182,3 +182,43 @@ fn every_test_that_the_threat_model_names_is_there() {
     }
     assert!(named > 50, "{named}");
 }
+
+/// The anchors of a page, as GitHub makes them of headings, and those that are written.
+fn anchors(page: &str) -> Vec<String> {
+    let headings = page.lines().filter_map(|line| {
+        let heading = line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' ')?;
+        let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+        Some(heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-"))
+    });
+    let written = page.split("<a id=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    headings.chain(written.map(str::to_owned)).collect()
+}
+
+#[test]
+fn every_link_of_the_manual_leads_somewhere() {
+    let root = Path::new(ROOT);
+    let mut pages =
+        vec![root.join("README.md"), root.join("SECURITY.md"), root.join("fuzz/README.md")];
+    pages.extend(fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    pages.retain(|page| page.extension().is_some_and(|one| one == "md"));
+    let (mut links, mut broken) = (0, Vec::new());
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { page.clone() } else { page.with_file_name(file) };
+            let there = anchor.is_empty()
+                || fs::read_to_string(&target)
+                    .is_ok_and(|text| anchors(&text).iter().any(|one| one == anchor));
+            if !target.exists() || !there {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    assert!(links > 100, "{links}");
+}

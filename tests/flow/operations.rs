@@ -78,25 +78,6 @@ fn a_broken_expression_is_no_query() {
     }
 }
 
-#[test]
-fn every_link_within_the_manual_leads_somewhere() {
-    let manual = read("docs/operations.md");
-    let anchor = |line: &str| {
-        let heading = line.trim_start_matches('#').strip_prefix(' ')?;
-        let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
-        Some(heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-"))
-    };
-    let headings: Vec<String> =
-        manual.lines().filter(|line| line.starts_with('#')).filter_map(anchor).collect();
-    let links = Regex::new(r"\]\(#([^)]+)\)").unwrap();
-    let mut found = 0;
-    for link in links.captures_iter(&manual) {
-        assert!(headings.iter().any(|heading| *heading == link[1]), "#{}", &link[1]);
-        found += 1;
-    }
-    assert!(found > 10);
-}
-
 /// A metric as Prometheus knows it.
 type Labelled = (String, BTreeMap<String, String>);
 
