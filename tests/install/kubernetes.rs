@@ -58,13 +58,11 @@ fn serve(connection: &TcpStream, resources: &[Value]) -> Option<()> {
         }
         let mut body = vec![0; length];
         input.read_exact(&mut body).ok()?;
-        let (status, answer) = match answer(method, target, partial, resources) {
-            Some(answer) => answer,
-            None => {
-                // A watch in which nothing happens. It is over when the other side goes.
-                output.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").ok()?;
-                return input.read_line(&mut String::new()).ok().map(drop);
-            }
+        let Some((status, answer)) = answer(method, target, partial, resources) else {
+            // A watch in which nothing happens. It is over when the other side goes.
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+            output.write_all(head.as_bytes()).ok()?;
+            return input.read_line(&mut String::new()).ok().map(drop);
         };
         let answer = answer.to_string();
         let head = format!(
