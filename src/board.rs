@@ -155,8 +155,11 @@ struct Note {
     until: u64,
     /// Whether another worker waits for the end of the turn.
     watched: bool,
-    /// When asking last failed, where it has since the last answer.
-    failed: Option<(UnixTime, Fault)>,
+    /// When something was last told here, an answer or a failure. It outlives both, so that whatever is told
+    /// next stands under a later time, though the clock was set back.
+    told: u64,
+    /// How asking failed, where it has since the last answer.
+    failed: Option<Fault>,
     posted: Option<Posted>,
 }
 
@@ -335,10 +338,10 @@ impl Exchange {
     /// worker that took over.
     #[must_use]
     pub fn post_failure(&self, place: &Place, fault: Fault, now: UnixTime) -> Receipt {
-        self.give_back(place, now, |at, note| {
+        self.give_back(place, now, |_, note| {
             let overtaken = note.theirs(self.me, now, now.after(LONGEST_TURN)).is_some();
             (!overtaken).then(|| Note {
-                failed: Some((at, fault)),
+                failed: Some(fault),
                 posted: note.posted,
                 ..Note::default()
             })
@@ -371,13 +374,13 @@ impl Exchange {
                 Found::Other(_) | Found::Nothing => Note::default(),
             };
             let posted = note.posted.as_ref().map_or(0, |posted| posted.at.as_millis());
-            let last = posted.max(note.failed.map_or(0, |(at, _)| at.as_millis()));
+            let last = posted.max(note.told);
             receipt.at = now.max(UnixTime::from_millis(last.saturating_add(1)));
             receipt.watched = note.watched;
             let Some(next) = done(receipt.at, note) else {
                 break;
             };
-            if self.put(place, &next, version) {
+            if self.put(place, &Note { told: receipt.at.as_millis(), ..next }, version) {
                 receipt.written = true;
                 break;
             }
@@ -391,9 +394,10 @@ impl Exchange {
         let Found::This(note) = self.find(place).0 else {
             return None;
         };
+        let told = UnixTime::from_millis(note.told);
         match (note.posted, note.failed) {
             (Some(posted), _) if Some(posted.at) > seen => Some(News::Answer(posted)),
-            (_, Some((at, _))) if Some(at) > seen => Some(News::Failure(at)),
+            (_, Some(_)) if Some(told) > seen => Some(News::Failure(told)),
             (_, _) => None,
         }
     }
@@ -409,7 +413,7 @@ impl Exchange {
             Found::This(note) => View {
                 theirs: note.theirs(self.me, now, now.after(LONGEST_TURN)).is_some(),
                 posted: note.posted,
-                failed: note.failed,
+                failed: note.failed.map(|fault| (UnixTime::from_millis(note.told), fault)),
             },
             Found::Other(_) | Found::Nothing => View::default(),
         })
@@ -449,11 +453,11 @@ impl Exchange {
         bytes.extend(note.holder.to_le_bytes());
         bytes.extend(note.until.to_le_bytes());
         bytes.push(u8::from(note.watched));
-        bytes.extend(note.failed.map_or(0, |(at, _)| at.as_millis()).to_le_bytes());
+        bytes.extend(note.told.to_le_bytes());
         bytes.push(match note.failed {
             None => 0,
-            Some((_, Fault::Outage)) => 1,
-            Some((_, Fault::Senseless)) => 2,
+            Some(Fault::Outage) => 1,
+            Some(Fault::Senseless) => 2,
         });
         if let Some(posted) = &note.posted {
             bytes.extend(posted.at.as_millis().to_le_bytes());
@@ -486,17 +490,17 @@ impl Exchange {
         let (holder, rest) = number(rest)?;
         let (until, rest) = number(rest)?;
         let (watched, rest) = rest.split_first()?;
-        let (failed, rest) = number(rest)?;
+        let (told, rest) = number(rest)?;
         let (fault, rest) = rest.split_first()?;
-        let failed = |fault| Some((UnixTime::from_millis(failed), fault));
         let note = Note {
             holder,
             until,
             watched: *watched != 0,
+            told,
             failed: match fault {
                 0 => None,
-                1 => failed(Fault::Outage),
-                _ => failed(Fault::Senseless),
+                1 => Some(Fault::Outage),
+                _ => Some(Fault::Senseless),
             },
             posted: match rest {
                 [] => None,

@@ -138,6 +138,23 @@ fn what_is_posted_by_a_clock_set_back_is_news_all_the_same() {
     assert_eq!(one.post_failure(16), at(102));
 }
 
+/// A turn that is taken ends the failure before it, but not that somebody has heard of it.
+#[test]
+fn what_is_posted_after_a_failure_is_news_though_the_clock_was_set_back() {
+    let slots = Slots::default();
+    let [one, two] = workers(&slots);
+    let first = one.post_news(1_000);
+    let heard = one.post_failure(10);
+    assert!(heard > first);
+    assert_eq!(one.claim(Some(heard), 11, 20), Whose::Mine);
+    let second = one.post_news(12);
+    assert!(second > heard, "{second:?} {heard:?}");
+    assert_eq!(
+        two.news(Some(heard.as_millis())),
+        Some(News::Answer(Posted { at: second, ..posted(0) }))
+    );
+}
+
 #[test]
 fn a_failure_is_told_and_takes_no_answer_away() {
     let [one, two] = workers(&Slots::default());

@@ -43,10 +43,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     let root = workspace();
-    let module = module::build(root, &root.join("target/dist"))?;
-    if args.twice {
-        module::build_elsewhere(root, &module)?;
-    }
+    let module = if args.twice { module::build_twice(root)? } else { module::build(root)? };
     let release = Release { version: env!("CARGO_PKG_VERSION"), module };
     let out = root.join(&args.out);
     write(&release, root, &out)?;

@@ -5,13 +5,37 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use crate::Result;
 
 const MODULE: &str = "wasm32-wasip1/release/meshgate.wasm";
 
 /// Builds the module of the workspace at `root`.
-pub fn build(root: &Path, target_dir: &Path) -> Result<Vec<u8>> {
+pub fn build(root: &Path) -> Result<Vec<u8>> {
+    build_in(root, &root.join("target/dist"))
+}
+
+/// Builds it there and, at the same time, from a copy of the sources under another path, and compares.
+pub fn build_twice(root: &Path) -> Result<Vec<u8>> {
+    thread::scope(|scope| {
+        // An error of any kind cannot leave a thread; its text can.
+        let elsewhere = scope.spawn(|| build_elsewhere(root).map_err(|error| error.to_string()));
+        let module = build(root)?;
+        let again = elsewhere.join().map_err(|_| "the second build panicked")??;
+        if again != module {
+            return Err(format!(
+                "two builds of the same sources differ ({} and {} bytes), so nobody could check what is released",
+                module.len(),
+                again.len()
+            )
+            .into());
+        }
+        Ok(module)
+    })
+}
+
+fn build_in(root: &Path, target_dir: &Path) -> Result<Vec<u8>> {
     let mut cargo = cargo(root);
     cargo.args(["wasm", "--locked", "--target-dir"]).arg(target_dir);
     // The paths in the messages of panics, which a stranger's crates are full of. Arrays of a config are joined, so
@@ -35,8 +59,7 @@ pub fn build(root: &Path, target_dir: &Path) -> Result<Vec<u8>> {
     Ok(module)
 }
 
-/// Builds the module from a copy of the sources under another path, and compares.
-pub fn build_elsewhere(root: &Path, module: &[u8]) -> Result<()> {
+fn build_elsewhere(root: &Path) -> Result<Vec<u8>> {
     let elsewhere = tempfile::tempdir()?;
     let copy = elsewhere.path().join("a path of another length");
     for file in sources(root)? {
@@ -47,16 +70,7 @@ pub fn build_elsewhere(root: &Path, module: &[u8]) -> Result<()> {
             fs::copy(root.join(&file), to)?;
         }
     }
-    let again = build(&copy, &elsewhere.path().join("target"))?;
-    if again != module {
-        return Err(format!(
-            "two builds of the same sources differ ({} and {} bytes), so nobody could check what is released",
-            module.len(),
-            again.len()
-        )
-        .into());
-    }
-    Ok(())
+    build_in(&copy, &elsewhere.path().join("target"))
 }
 
 /// All files that Git knows.
