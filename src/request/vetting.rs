@@ -21,7 +21,12 @@ pub struct AwaitFeed {
 }
 
 impl AwaitFeed {
+    /// A list that came meanwhile, from another worker, may be too old to clear a token. It still names those that
+    /// are revoked.
     pub(super) fn without_answer(self, shared: &mut Shared, now: UnixTime) -> Step {
+        if revoked_meanwhile(&self.token, shared, now) {
+            return self.facts.refuse(Code::TokenRevoked);
+        }
         shared.metrics.count(Counter::RevocationUnknown);
         match shared.config.revocation.on_unavailable {
             OnUnavailable::Deny => self.facts.refuse(Code::RevocationUnavailable),
