@@ -765,6 +765,37 @@ fn what_the_last_list_revokes_stays_revoked_however_old_the_list_is() {
     }
 }
 
+/// The board keeps the last list for good, and a worker may start when the feed has been down for long.
+#[test]
+fn a_list_of_other_workers_that_is_too_old_still_revokes_who_waits_for_the_feed_in_vain() {
+    let data = SharedData::default();
+    let mut config = feed_config();
+    config["revocation"]["on_unavailable"] = json!("allow");
+    let mut flows = workers(&config, 2, &data);
+    let mut late = flows.pop().unwrap();
+    let mut early = flows.pop().unwrap();
+    early.tick();
+    while let Some(call) = early.worker.next_call() {
+        let answer = match call.request.cluster.as_str() {
+            "clerk" => jwks(&[&early.key]),
+            _ => body(&feed(&json!([{"jti": "t-1"}]))),
+        };
+        early.answer(call.id, 200, &answer);
+    }
+    late.advance(31 * SECOND);
+    let mut other = rich_claims();
+    other["jti"] = json!("t-2");
+    let (revoked, good) = (late.key.token(&rich_claims()), late.key.token(&other));
+    let (first, disposition) = late.get("/x", &revoked);
+    assert_eq!(disposition, Disposition::Pause, "it waits for the feed");
+    let call = late.call();
+    assert_eq!(call.request.cluster, "auth");
+    let released = late.fail_for_good(call.id, Failure::Broken);
+    assert_eq!(denied(&only(released, first)), Code::TokenRevoked);
+    // Whom that list does not name, the config lets pass.
+    forwarded(late.get("/x", &good).1);
+}
+
 #[test]
 fn a_token_that_is_revoked_while_it_waits_is_refused_however_the_wait_ends() {
     let t1 = json!([{"jti": "t-1"}]);
