@@ -390,11 +390,14 @@ impl Exchange {
 
     /// What was posted after `seen`: the answer first, then that asking has failed since.
     #[must_use]
-    pub fn news(&self, place: &Place, seen: Option<UnixTime>) -> Option<News> {
+    pub fn news(&self, place: &Place, seen: Option<UnixTime>, now: UnixTime) -> Option<News> {
         let Found::This(note) = self.find(place).0 else {
             return None;
         };
         let told = UnixTime::from_millis(note.told);
+        // What was seen stood under a time that is yet to come, since the clock was set back, and another
+        // plugin has written over it: what stands there now is news, though its time is earlier.
+        let seen = seen.filter(|seen| *seen <= told.max(now));
         match (note.posted, note.failed) {
             (Some(posted), _) if Some(posted.at) > seen => Some(News::Answer(posted)),
             (_, Some(_)) if Some(told) > seen => Some(News::Failure(told)),

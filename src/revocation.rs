@@ -18,6 +18,9 @@ use crate::time::UnixTime;
 use crate::token::VerifiedToken;
 use crate::token::claims::NumericDate;
 
+/// How long an entry is kept after its end, should the clock be set back.
+pub const KEPT: Duration = Duration::from_secs(3_600);
+
 /// Most entries that name none of `jti`, `sid`, `sub` and `kid`: every token is held against each.
 pub const MAX_UNNAMED: usize = 256;
 
@@ -115,7 +118,10 @@ impl Terms {
 /// A list of entries, by what they name.
 #[derive(Default)]
 pub struct Revocations {
+    /// Those that hold, and behind them those that have ended lately.
     entries: Vec<Known>,
+    live: usize,
+    lacks: Option<UnixTime>,
     by_jti: Index,
     by_sid: Index,
     by_sub: Index,
@@ -127,7 +133,7 @@ type Index = HashMap<String, Vec<usize>>;
 
 impl fmt::Debug for Revocations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Revocations({} entries)", self.entries.len())
+        write!(f, "Revocations({} entries)", self.live)
     }
 }
 
@@ -139,27 +145,38 @@ struct Known {
 }
 
 impl Revocations {
-    /// The list of `entries`, less those that have ended.
+    /// The list of `entries`. Those that have ended are kept for [`KEPT`], as far as there is room.
     ///
     /// # Errors
-    /// Where one cannot be understood, or there are too many.
+    /// Where one cannot be understood, or there are too many that hold.
     pub fn new(entries: Vec<Entry>, terms: Terms, now: UnixTime) -> Result<Self, BadEntry> {
         let mut list = Self::default();
+        let mut ended = Vec::new();
         for entry in entries {
             let known = Known::new(entry, terms.clock_skew)?;
             if known.is_live(now) {
-                list.add(known)?;
+                list.add(known, terms)?;
+            } else {
+                ended.push(known);
             }
-            if list.entries.len() > terms.max_entries {
-                return Err(BadEntry::TooMany);
+        }
+        list.live = list.entries.len();
+        for known in ended {
+            let ends = known.ends;
+            if !known.is_live(now.before(KEPT)) || list.add(known, terms).is_err() {
+                list.lacks = list.lacks.max(ends);
             }
         }
         Ok(list)
     }
 
-    fn add(&mut self, known: Known) -> Result<(), BadEntry> {
+    fn add(&mut self, known: Known, terms: Terms) -> Result<(), BadEntry> {
         let entry = &known.entry;
         let place = self.entries.len();
+        let is_named = [&entry.jti, &entry.sid, &entry.sub, &entry.kid].iter().any(|n| n.is_some());
+        if place >= terms.max_entries || (!is_named && self.unnamed.len() >= MAX_UNNAMED) {
+            return Err(BadEntry::TooMany);
+        }
         // One index for each entry: it must hold as a whole, so any of its names finds it.
         match (&entry.jti, &entry.sid, &entry.sub, &entry.kid) {
             (Some(jti), _, _, _) => self.by_jti.entry(jti.clone()).or_default().push(place),
@@ -167,9 +184,6 @@ impl Revocations {
             (_, _, Some(sub), _) => self.by_sub.entry(sub.clone()).or_default().push(place),
             (_, _, _, Some(kid)) => self.by_kid.entry(kid.clone()).or_default().push(place),
             (None, None, None, None) => self.unnamed.push(place),
-        }
-        if self.unnamed.len() > MAX_UNNAMED {
-            return Err(BadEntry::TooMany);
         }
         self.entries.push(known);
         Ok(())
@@ -180,16 +194,29 @@ impl Revocations {
         self.entries.iter().map(|known| &known.entry)
     }
 
-    /// How many there are.
+    /// How many held when it was made.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.live
     }
 
-    /// Whether there is none.
+    /// Whether none did.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.live == 0
+    }
+
+    /// Until when one would hold that was left out since it had ended. Before that, which is where a clock may
+    /// be that was set back, what this list does not say means nothing.
+    #[must_use]
+    pub fn lacks(&self) -> Option<UnixTime> {
+        self.lacks
+    }
+
+    /// Lacks what another list, of which this one was made, lacked already.
+    #[must_use]
+    pub fn lacking(self, lacks: Option<UnixTime>) -> Self {
+        Self { lacks: self.lacks.max(lacks), ..self }
     }
 
     /// Whether a token is revoked.

@@ -220,7 +220,14 @@ impl Worker {
             }
         };
         self.note_ended(&ended.key, dependency, &outcome);
-        self.tell(&ended.key, answer, &outcome, now);
+        let failed = matches!(outcome, Outcome::Down | Outcome::Senseless);
+        let outcome = match failed.then(|| self.overtaken(&ended.key, now)).flatten() {
+            Some(theirs) => theirs,
+            None => {
+                self.tell(&ended.key, answer, &outcome, now);
+                outcome
+            }
+        };
         self.release(ended.waiters, &outcome, now)
     }
 

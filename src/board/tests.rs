@@ -58,7 +58,11 @@ impl One {
     }
 
     fn news(&self, seen: Option<u64>) -> Option<News> {
-        self.exchange.news(&self.place, seen.map(at))
+        self.news_at(seen, 1_000_000)
+    }
+
+    fn news_at(&self, seen: Option<u64>, now: u64) -> Option<News> {
+        self.exchange.news(&self.place, seen.map(at), at(now))
     }
 
     fn look(&self, seen: Option<u32>, now: u64) -> Option<View> {
@@ -153,6 +157,21 @@ fn what_is_posted_after_a_failure_is_news_though_the_clock_was_set_back() {
         two.news(Some(heard.as_millis())),
         Some(News::Answer(Posted { at: second, ..posted(0) }))
     );
+}
+
+/// All that others were told was by a time that is yet to come, and then another plugin wrote over it.
+#[test]
+fn what_is_posted_where_all_was_written_over_is_news_though_the_clock_was_set_back() {
+    let [one, two] = workers(&Slots::default());
+    one.post_news(15);
+    assert_eq!(two.news_at(Some(1_000), 20), Some(News::Answer(posted(15))));
+    // Where the clock was not set back, it is something old that was put there again.
+    assert_eq!(two.news_at(Some(1_000), 1_000), None);
+    // What has been seen is not news, whatever its time.
+    assert_eq!(two.news_at(Some(15), 10), None);
+    let failed = one.post_failure(16);
+    assert_eq!(two.news_at(Some(15), 10), Some(News::Failure(failed)));
+    assert_eq!(two.news_at(Some(16), 10), None);
 }
 
 #[test]
@@ -292,7 +311,7 @@ fn what_another_plugin_wrote_is_nothing() {
     // A note of ours in another slot is not a note of that slot.
     let other = exchange(&slots, "a key that is shared", 1).place("jwks", "another issuer's");
     slots.0.borrow_mut().insert(other.slot().to_owned(), (good, 1));
-    assert_eq!(one.exchange.news(&other, None), None);
+    assert_eq!(one.exchange.news(&other, None, at(0)), None);
     assert_ne!(stranger.place.slot(), name);
     assert_eq!(one.claim(None, 1, 2), Whose::Mine);
 }

@@ -36,6 +36,13 @@ struct Held {
     confirmed: UnixTime,
 }
 
+impl Held {
+    /// Whether a token that it does not name is not revoked.
+    fn is_good(&self, config: &Config, now: UnixTime) -> bool {
+        now < self.confirmed.after(config.max_age) && self.list.lacks() <= Some(now)
+    }
+}
+
 /// What the next poll tells the feed of the last one.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize, Serialize)]
 struct Bookmark {
@@ -107,6 +114,8 @@ struct Document {
 #[derive(Deserialize, Serialize)]
 struct State {
     entries: Vec<Entry>,
+    /// In milliseconds since the epoch.
+    lacks: Option<u64>,
     renewals: Renewals,
 }
 
@@ -143,7 +152,7 @@ impl Feed {
     #[must_use]
     pub fn known(&self, config: &Config, now: UnixTime) -> Known {
         match (&self.held, &self.poll) {
-            (Some(held), _) if now < held.confirmed.after(config.max_age) => Known::List,
+            (Some(held), _) if held.is_good(config, now) => Known::List,
             (None, Poll::InFlight) => Known::Await,
             (None, Poll::Idle { next }) if *next <= now => Known::Await,
             (None, Poll::Idle { .. }) | (Some(_), _) => Known::Unavailable,
@@ -271,11 +280,13 @@ impl Feed {
     ) -> Result<bool, FeedError> {
         let nothing = Revocations::default();
         let before = self.list().unwrap_or(&nothing);
+        let mut lacks = None;
         if self.held.as_ref().is_some_and(|held| held.bookmark.next.is_some()) {
             let known = before.without(&entries);
             entries.extend(known);
+            lacks = before.lacks();
         }
-        let list = Revocations::new(entries, terms, now).map_err(FeedError::Entry)?;
+        let list = Revocations::new(entries, terms, now).map_err(FeedError::Entry)?.lacking(lacks);
         let changed = self.held.as_ref().is_none_or(|held| !held.list.entries().eq(list.entries()));
         let mut renewals = self.renewals.clone();
         renewals.renew(list.new_subjects(before), now);
@@ -307,8 +318,10 @@ impl Feed {
     /// The list that is held, for other workers.
     #[must_use]
     pub fn state(&self) -> Option<Vec<u8>> {
-        let entries = self.list()?.entries().cloned().collect();
-        serde_json::to_vec(&State { entries, renewals: self.renewals.clone() }).ok()
+        let list = self.list()?;
+        let entries = list.entries().cloned().collect();
+        let lacks = list.lacks().map(UnixTime::as_millis);
+        serde_json::to_vec(&State { entries, lacks, renewals: self.renewals.clone() }).ok()
     }
 
     /// That the feed vouched for it, for other workers. It was posted under the time `list`.
@@ -331,8 +344,9 @@ impl Feed {
         confirmed: UnixTime,
         now: UnixTime,
     ) -> Result<(), FeedError> {
-        let State { entries, renewals } = document(state)?;
-        let list = Revocations::new(entries, terms, now).map_err(FeedError::Entry)?;
+        let State { entries, lacks, renewals } = document(state)?;
+        let lacks = lacks.map(UnixTime::from_millis);
+        let list = Revocations::new(entries, terms, now).map_err(FeedError::Entry)?.lacking(lacks);
         self.renewals.join(renewals);
         self.renewals.tidy(terms.record_life, terms.max_entries, now);
         self.held = Some(Held { list, bookmark: pulse.bookmark, confirmed });
@@ -341,7 +355,7 @@ impl Feed {
     }
 
     /// The clock now says `now`, which is before what it said: the list is believed no longer than if it
-    /// had just come, and all of it is asked for at once, since it may lack what had ended by the old one.
+    /// had just come, and all of it is asked for at once, since it may lack what had ended by the old clock.
     pub fn clock_set_back(&mut self, now: UnixTime) {
         if let Some(held) = &mut self.held {
             held.bookmark = Bookmark::default();

@@ -59,8 +59,18 @@ impl Worker {
         match self.ask_anew(&key, &mut waiters, now) {
             Asked::UnderWay(_) => Vec::new(),
             Asked::Told(outcome) => self.release(waiters, &outcome, now),
-            Asked::Shut | Asked::Full => self.release(waiters, &Outcome::Down, now),
+            Asked::Shut => self.release(waiters, &Outcome::Down, now),
+            Asked::Full => self.turn_away(waiters),
         }
+    }
+
+    /// Refuses those who waited for another worker's call in vain, and for whom there is no call to be had.
+    fn turn_away(&mut self, waiters: Vec<StreamId>) -> Vec<Released> {
+        let refused = waiters.into_iter().filter_map(|stream| {
+            let parked = self.parked.remove(&stream)?;
+            Some((stream, self.deny(parked.waiting.overloaded())))
+        });
+        refused.collect()
     }
 
     /// Asks the next one of those who must be asked for `ended`, for all who waited for that. The turn is

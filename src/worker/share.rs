@@ -80,7 +80,6 @@ impl Worker {
                 (CallKey::User(user), Some(record)) => Turn::Over(self.take_record(user, record)),
                 (CallKey::User(_), None) => Turn::Mine,
                 (_, _) => {
-                    self.seen.insert(key.clone(), posted.at);
                     let outcome = self.take_over(key, &News::Answer(posted), now);
                     // What was posted long ago may be of no use any more.
                     if self.has(key, now) {
@@ -181,9 +180,7 @@ impl Worker {
             let Some((exchange, place)) = self.place(&key) else {
                 continue;
             };
-            if let Some(news) = exchange.news(&place, self.seen.get(&key).copied()) {
-                let (News::Answer(Posted { at, .. }) | News::Failure(at)) = &news;
-                self.seen.insert(key.clone(), *at);
+            if let Some(news) = exchange.news(&place, self.seen.get(&key).copied(), now) {
                 let outcome = self.take_over(&key, &news, now);
                 all.push((key, outcome));
             }
@@ -191,7 +188,17 @@ impl Worker {
         all
     }
 
+    /// What another worker was told of a document that this one has asked for in vain. It may have been
+    /// asleep, and its turn gone to that one: its failure must not hide the answer from it.
+    pub(super) fn overtaken(&mut self, key: &CallKey, now: UnixTime) -> Option<Outcome> {
+        let (exchange, place) = self.place(key)?;
+        let news = exchange.news(&place, self.seen.get(key).copied(), now)?;
+        matches!(news, News::Answer(_)).then(|| self.take_over(key, &news, now))
+    }
+
     fn take_over(&mut self, key: &CallKey, news: &News, now: UnixTime) -> Outcome {
+        let (News::Answer(Posted { at, .. }) | News::Failure(at)) = news;
+        self.seen.insert(key.clone(), *at);
         match (key, news) {
             (CallKey::Jwks(provider), News::Answer(posted)) => {
                 let at = posted.at.min(now);

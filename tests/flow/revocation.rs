@@ -741,6 +741,100 @@ fn entries_that_had_ended_by_a_clock_that_was_ahead_are_asked_for_anew() {
     assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked);
 }
 
+/// Has every call refused that there is.
+fn refuse_calls(flow: &mut Flow) {
+    flow.tick();
+    while let Some(call) = flow.worker.next_call() {
+        flow.answer(call.id, 403, b"");
+    }
+}
+
+#[test]
+fn an_entry_that_has_ended_is_kept_should_the_clock_be_set_back() {
+    let entries = json!([{"jti": "t-1", "exp": START + 600}]);
+    for incremental in [false, true] {
+        let data = SharedData::default();
+        let mut flows = workers(&feed_config(), 2, &data);
+        let mut late = flows.remove(1);
+        let mut flow = flows.remove(0);
+        let mut document = feed(&entries);
+        if incremental {
+            document["next"] = json!("n");
+        }
+        flow.tick();
+        while let Some(call) = flow.worker.next_call() {
+            let is_feed = call.request.cluster == "auth";
+            let answer = if is_feed { body(&document) } else { jwks(&[&flow.key]) };
+            flow.answer(call.id, 200, &answer);
+        }
+        let token = flow.key.token(&rich_claims());
+        assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked);
+        // By the next list it has ended.
+        flow.advance(700 * SECOND);
+        if incremental {
+            document["entries"] = json!([]);
+        }
+        refuse_calls(&mut flow);
+        next_list(&mut flow, &document);
+        forwarded(flow.get("/x", &token).1);
+        let set_back = flow.now.before(300 * SECOND);
+        for flow in [&mut flow, &mut late] {
+            flow.now = set_back;
+            refuse_calls(flow);
+            flow.wake();
+            assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked, "{incremental}");
+        }
+    }
+}
+
+/// It is not kept for ever: what is not known any more may be the entry that matters.
+#[test]
+fn a_list_means_nothing_before_the_end_of_what_was_left_out_of_it() {
+    let day = 86_400 * SECOND;
+    for (allows, bounded) in [(false, false), (true, false), (false, true)] {
+        let mut config = feed_config();
+        config["revocation"]["on_unavailable"] = json!(if allows { "allow" } else { "deny" });
+        config["limits"] = json!({"max_revocations": 1});
+        let data = SharedData::default();
+        let mut flows = workers(&config, 2, &data);
+        let mut late = flows.remove(1);
+        let mut flow = flows.remove(0);
+        // Too long ago, or no room for it.
+        let (after, ends, back) =
+            if bounded { (700, START + 600, 300 * SECOND) } else { (9_000, START + 600, day) };
+        flow.now = flow.now.after(after * SECOND);
+        flow.tick();
+        let document = feed(&json!([{"jti": "t-1", "exp": ends}, {"jti": "t-2"}]));
+        while let Some(call) = flow.worker.next_call() {
+            let is_feed = call.request.cluster == "auth";
+            let answer = if is_feed { body(&document) } else { jwks(&[&flow.key]) };
+            flow.answer(call.id, 200, &answer);
+        }
+        let mut claims = rich_claims();
+        claims["iat"] = json!(START - 100_000);
+        claims["exp"] = json!(START + 100_000);
+        let token = flow.key.token(&claims);
+        forwarded(flow.get("/x", &token).1);
+        let set_back = flow.now.before(back);
+        for flow in [&mut flow, &mut late] {
+            flow.now = set_back;
+            refuse_calls(flow);
+            flow.wake();
+            let (_, disposition) = flow.get("/x", &token);
+            if allows {
+                forwarded(disposition);
+            } else {
+                assert_eq!(denied(&disposition), Code::RevocationUnavailable);
+            }
+        }
+        // The feed knows it still.
+        flow.advance(2 * SECOND);
+        let again = poll(&mut flow, "auth");
+        flow.answer(again.id, 200, &body(&feed(&json!([{"jti": "t-1", "exp": ends}]))));
+        assert_eq!(denied(&flow.get("/x", &token).1), Code::TokenRevoked);
+    }
+}
+
 #[test]
 fn what_the_blacklist_said_is_as_old_as_the_question() {
     let mut flow = Flow::with(&blacklist_config()).with_keys();

@@ -440,6 +440,26 @@ fn a_worker_that_left_a_service_alone_waits_with_another_that_found_it_back() {
 }
 
 #[test]
+fn who_followed_a_worker_that_died_and_has_no_call_left_is_told_of_the_load_and_not_of_the_service()
+{
+    let mut config = config();
+    config["limits"] = json!({"max_inflight_callouts": 1});
+    let mut flows = ready_workers(&config, 2, &SharedData::default());
+    let (streams, leader, _) = first_requests(&mut flows);
+    drop(flows.remove(leader));
+    let heir = &mut flows[0];
+    let follower = streams[1 - leader];
+    heir.advance(Duration::from_millis(500));
+    let mut claims = claims();
+    claims["clerkId"] = json!("another");
+    let token = heir.key.token(&claims);
+    assert_eq!(heir.get("/x", &token).1, Disposition::Pause);
+    heir.call();
+    heir.advance(Duration::from_millis(50));
+    assert_eq!(denied(&only(heir.tick(), follower)), Code::Overloaded);
+}
+
+#[test]
 fn what_others_ask_for_takes_no_room_from_a_workers_own_calls() {
     let mut config = config();
     config["limits"] = json!({"max_inflight_callouts": 1});

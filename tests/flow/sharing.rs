@@ -8,7 +8,7 @@ use meshgate::time::UnixTime;
 use meshgate::worker::Disposition;
 use serde_json::{Value, json};
 
-use crate::support::{Flow, Key, SharedData, claims, config, denied, jwks, only, workers};
+use crate::support::{Flow, Key, START, SharedData, claims, config, denied, jwks, only, workers};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -140,6 +140,53 @@ fn a_failed_fetch_is_everybodys_and_is_not_repeated_by_each() {
             Code::KeysUnavailable
         );
         flow.no_call();
+    }
+}
+
+/// Its turn was over, and it had not noticed: its failure hides no keys from it, and it refuses nobody by them.
+#[test]
+fn a_worker_that_was_overtaken_goes_on_with_what_the_other_was_told() {
+    let data = SharedData::default();
+    let mut flows = workers(&config(), 2, &data);
+    let (leader, call) = one_call(&mut flows);
+    let mut slow = flows.remove(leader);
+    let mut quick = flows.remove(0);
+    let token = slow.token();
+    let (waiting, _) = slow.get("/x", &token);
+    quick.advance(10 * SECOND);
+    quick.tick();
+    let theirs = quick.call();
+    let keys = jwks(&[&quick.key]);
+    quick.answer(theirs.id, 200, &keys);
+    slow.advance(10 * SECOND);
+    assert!(slow.answer(call.id, 403, b"").is_empty(), "verified, it waits for its user");
+    assert!(slow.worker.is_waiting(waiting));
+    // Nor is the other told that asking has failed.
+    assert!(quick.wake().is_empty());
+    let rotated = Key::new("k2").token(&claims());
+    assert_eq!(denied(&quick.get("/x", &rotated).1), Code::KeyUnknown);
+}
+
+/// All that was seen before stood under times that are yet to come.
+#[test]
+fn keys_are_heard_of_after_the_clock_was_set_back_and_the_slots_were_written_over() {
+    let data = SharedData::default();
+    let mut flows = workers(&config(), 2, &data);
+    let (leader, call) = one_call(&mut flows);
+    let keys = jwks(&[&Key::new("k1")]);
+    flows[leader].answer(call.id, 200, &keys);
+    for flow in &mut flows {
+        let _ = flow.wake();
+        flow.now = UnixTime::from_secs(START - 3_600);
+    }
+    let (leader, call) = one_call(&mut flows);
+    data.fill(b"another plugin's");
+    let keys = jwks(&[&Key::new("k2")]);
+    flows[leader].answer(call.id, 200, &keys);
+    let removed = Key::new("k1").token(&with_times(flows[0].now));
+    for flow in &mut flows {
+        let _ = flow.wake();
+        assert_eq!(denied(&flow.get("/x", &removed).1), Code::KeyUnknown);
     }
 }
 

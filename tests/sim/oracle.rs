@@ -13,6 +13,9 @@ use crate::services::{Entry, Record, Said};
 /// By how much a clock may go back unnoticed.
 pub const NUDGE: Millis = 1_000;
 
+/// How long an entry of the feed is kept after its end.
+const KEPT: Millis = 3_600_000;
+
 /// One VM among all that there ever were.
 pub type VmId = usize;
 
@@ -96,8 +99,8 @@ impl Oracle {
                 self.users.push(Fact { what: (user, record), vm, asked, clock, at });
             }
             Said::List(entries) => {
-                let entries: Vec<Entry> =
-                    entries.into_iter().filter(|entry| self.is_live(entry, clock)).collect();
+                let is_kept = |entry: &Entry| self.is_live(entry, clock - KEPT);
+                let entries: Vec<Entry> = entries.into_iter().filter(is_kept).collect();
                 let before = known.list.map(|place| &self.lists[place].what);
                 let mut renewed = before.map(|list| list.renewed.clone()).unwrap_or_default();
                 for entry in &entries {
@@ -131,16 +134,23 @@ impl Oracle {
 
     /// The clock may have been set back: nothing that was told before lives longer for it. A worker notices with
     /// the next thing that it does.
-    pub fn bring_along(&mut self, at: Millis, clock: Millis) {
+    pub fn bring_along(&mut self, vm: VmId, at: Millis, clock: Millis) {
         const NOTICED_WITHIN: Millis = 2_000;
-        fn bring<T>(facts: &mut [Fact<T>], at: Millis, clock: Millis) {
-            for fact in facts.iter_mut().filter(|fact| fact.at + NOTICED_WITHIN <= at) {
+        let is_its = |of: VmId| self.scenario.sharing || of == vm;
+        fn bring<T>(
+            facts: &mut [Fact<T>],
+            is_its: impl Fn(VmId) -> bool,
+            at: Millis,
+            clock: Millis,
+        ) {
+            let old = |fact: &&mut Fact<T>| is_its(fact.vm) && fact.at + NOTICED_WITHIN <= at;
+            for fact in facts.iter_mut().filter(old) {
                 fact.clock = fact.clock.min(clock);
             }
         }
         if self.set_back > NUDGE {
-            bring(&mut self.keys, at, clock);
-            bring(&mut self.lists, at, clock);
+            bring(&mut self.keys, is_its, at, clock);
+            bring(&mut self.lists, is_its, at, clock);
         }
     }
 

@@ -27,6 +27,8 @@ use crate::services::{self, Services, Truth};
 
 /// How often a worker ticks that has nothing to do: as a busy machine would let it, and sooner done.
 const IDLE_TICK: Millis = 500;
+/// Turns are kept for so long, though by the clock they are over: it may have jumped.
+const REMEMBERED: Millis = 10_000;
 /// After all faults are over, so long passes before everything must work: the longest pause of a circuit, for a
 /// lost probe once more, and a retry of the keys.
 const RECOVERY: Millis = 75_000;
@@ -343,7 +345,7 @@ impl World {
 
     fn tick(&mut self, slot: usize) -> Outcome {
         let (now, clock, at) = (self.now(), self.clock(), self.at);
-        self.oracle.bring_along(at, clock);
+        self.oracle.bring_along(self.vms[slot].id, at, clock);
         let vm = &mut self.vms[slot];
         let gap = at - vm.last_tick;
         vm.last_tick = at;
@@ -560,21 +562,21 @@ impl World {
             state: State::Open,
         });
         let vm = vm.id;
-        self.check_turns(service, path, vm, wanted_at, clock)?;
         let discovers = service == Service::Issuer && self.oracle.scenario.keys.discovery;
         // The turn for the metadata is that for the keys, too.
-        let first = self
-            .turns
-            .iter()
-            .find(|turn| discovers && turn.vm == vm && turn.path == METADATA && path != METADATA);
+        let is_first =
+            |turn: &&Turn| discovers && turn.vm == vm && turn.path == METADATA && path != METADATA;
+        let first = self.turns.iter().rev().find(is_first);
         let (wanted_at, until) = match first {
             Some(first) => (first.wanted, first.until),
             None if discovers => (wanted_at, wanted + 2 * lasts),
             None => (wanted_at, wanted + lasts),
         };
-        self.turns.retain(|turn| turn.until > clock);
+        self.check_turns(service, path, vm, wanted_at, clock)?;
+        let at = self.at;
+        self.turns.retain(|turn| turn.until > clock || turn.wanted + REMEMBERED > at);
         let mut noted = true;
-        for other in &mut self.turns {
+        for other in self.turns.iter_mut().filter(|turn| turn.until > clock) {
             if service == Service::Users && other.service == service && other.path != path {
                 noted &= other.over;
                 other.noted = false;
@@ -623,7 +625,8 @@ impl World {
         taken: Millis,
         clock: Millis,
     ) -> Outcome {
-        if !self.oracle.scenario.sharing {
+        // What was begun before the clock stepped goes on, though its turn may be over by the new one.
+        if !self.oracle.scenario.sharing || taken <= self.disturbed {
             return Ok(());
         }
         // What a worker has not sent yet is not noted here, and may stand in its place.
