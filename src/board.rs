@@ -124,8 +124,6 @@ pub struct Theirs {
     pub until: UnixTime,
     /// In this version of the slot.
     pub version: u32,
-    /// When the answer came that stands there from before.
-    pub last: Option<UnixTime>,
 }
 
 /// What became of a post.
@@ -260,8 +258,7 @@ impl Exchange {
             let theirs = note.theirs(self.me, now, longest);
             let next = match (theirs, version) {
                 (Some(until), Some(version)) if note.watched => {
-                    let last = note.posted.map(|posted| posted.at);
-                    return Claim::Theirs(Theirs { place: place.clone(), until, version, last });
+                    return Claim::Theirs(Theirs { place: place.clone(), until, version });
                 }
                 (Some(_), _) => Note { watched: true, ..note },
                 (None, _) => match until {

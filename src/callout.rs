@@ -74,7 +74,7 @@ pub enum Leg {
 }
 
 /// One call among all that a worker ever made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallId(u64);
 
 /// A request of ours, as Envoy's HTTP callout wants it.
@@ -526,22 +526,28 @@ impl Calls {
         Some(Ended { key, leg, started, waiters })
     }
 
-    /// The calls that other workers make.
+    /// The calls that other workers make, the oldest first.
     #[must_use]
     pub fn followed(&self) -> Vec<(CallId, CallKey, Theirs)> {
-        self.under_way
+        let mut followed: Vec<_> = self
+            .under_way
             .iter()
             .filter_map(|(key, call)| match &call.by {
                 By::Other(turn) => Some((call.id, key.clone(), turn.clone())),
                 By::Us { .. } => None,
             })
-            .collect()
+            .collect();
+        followed.sort_unstable_by_key(|(id, _, _)| *id);
+        followed
     }
 
-    /// The calls that should have ended by now.
+    /// The calls that should have ended by now, the oldest first.
     #[must_use]
     pub fn overdue(&self, now: UnixTime) -> Vec<CallId> {
-        self.under_way.values().filter(|call| call.ends <= now).map(|call| call.id).collect()
+        let overdue = self.under_way.values().filter(|call| call.ends <= now);
+        let mut overdue: Vec<CallId> = overdue.map(|call| call.id).collect();
+        overdue.sort_unstable();
+        overdue
     }
 }
 

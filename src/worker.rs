@@ -221,14 +221,11 @@ impl Worker {
         };
         self.note_ended(&ended.key, dependency, &outcome);
         let failed = matches!(outcome, Outcome::Down | Outcome::Senseless);
-        let outcome = match failed.then(|| self.overtaken(&ended.key, now)).flatten() {
-            Some(theirs) => theirs,
-            None => {
-                self.tell(&ended.key, answer, &outcome, now);
-                outcome
-            }
-        };
-        self.release(ended.waiters, &outcome, now)
+        let theirs = failed.then(|| self.overtaken(&ended.key, now)).flatten();
+        if theirs.is_none() {
+            self.tell(&ended.key, answer, &outcome, now);
+        }
+        self.release(ended.waiters, &theirs.unwrap_or(outcome), now)
     }
 
     /// Another worker has posted something, perhaps: what is news here is taken over.
@@ -280,16 +277,22 @@ impl Worker {
             let _: Asked = self.ask(&key, None, now);
         }
         self.calls.release_retries(now);
-        let mut released = self.on_wake(now);
-        for call in self.calls.overdue(now) {
-            released.extend(self.on_answer(call, &Answer::Failed(Failure::TimedOut), now));
+        let timed_out = Answer::Failed(Failure::TimedOut);
+        let overdue = self.calls.overdue(now).into_iter();
+        // A call of its own that ends makes room for those that it waited for another worker to make.
+        let (ours, theirs): (Vec<CallId>, Vec<CallId>) =
+            overdue.partition(|call| self.calls.purpose(*call).is_some());
+        let mut released = Vec::new();
+        for call in ours {
+            released.extend(self.on_answer(call, &timed_out, now));
         }
-        let overdue: Vec<StreamId> = self
-            .parked
-            .iter()
-            .filter(|(_, parked)| parked.deadline <= now)
-            .map(|(stream, _)| *stream)
-            .collect();
+        released.extend(self.on_wake(now));
+        for call in theirs {
+            released.extend(self.on_answer(call, &timed_out, now));
+        }
+        let overdue = self.parked.iter().filter(|(_, parked)| parked.deadline <= now);
+        let mut overdue: Vec<StreamId> = overdue.map(|(stream, _)| *stream).collect();
+        overdue.sort_unstable();
         for stream in overdue {
             if let Some(parked) = self.parked.remove(&stream) {
                 self.calls.leave(&parked.key, stream);

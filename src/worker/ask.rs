@@ -212,7 +212,7 @@ impl Worker {
     }
 
     /// How long an answer to `key` may take, whoever is asked for it, one after the other.
-    fn patience(&self, key: &CallKey) -> Duration {
+    pub(super) fn patience(&self, key: &CallKey) -> Duration {
         let config = &self.shared.config;
         let (first, second) = match key {
             CallKey::Jwks(provider) => {

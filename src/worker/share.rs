@@ -130,7 +130,8 @@ impl Worker {
                 (_, _) => exchange.post_failure(&place, fault, now),
             }),
         };
-        if let Some(receipt) = receipt {
+        // Where another worker's turn has begun meanwhile, nothing is posted, and what it posts is news.
+        if let Some(receipt) = receipt.filter(|receipt| receipt.written) {
             self.seen.insert(key.clone(), receipt.at);
             self.wake_others |= !matches!(outcome, Outcome::FeedArrived { changed: false });
         }
@@ -269,10 +270,12 @@ impl Worker {
         let view = self.shared.exchange.as_ref()?.look(&turn.place, Some(turn.version), now)?;
         let View { theirs, failed, .. } = view;
         let since = self.shared.user_since(user);
-        // Whoever waits for a call takes its answer, though that be used for nobody after.
+        // Whoever waits for a call takes its answer, though that be used for nobody after. What was asked for
+        // before that turn, and found in Redis perhaps, is none.
+        let patience = self.patience(&CallKey::User(user.clone()));
+        let began = turn.until.before(GRACE).before(patience);
         let answer = stored(view).filter(|record| {
-            let new = turn.last.is_none_or(|last| last != record.fetched);
-            record.is_fresh(lookup, since, now) || (new && record.is_from(since, now))
+            record.is_fresh(lookup, since, now) || record.is_from(since.max(began), now)
         });
         match (answer, failed) {
             (Some(record), _) => Some(TurnEnd::Told(self.take_record(user, record))),

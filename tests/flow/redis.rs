@@ -184,6 +184,30 @@ fn a_redis_that_remembers_serves_while_the_users_service_is_left_alone() {
     forwarded(only(flow.answer(get.id, 200, &got(&value(&store))), stream));
 }
 
+/// It did not just come, though it was just posted: only who read it in time may use it.
+#[test]
+fn a_record_that_another_worker_had_from_redis_is_used_by_who_waited_for_no_longer_than_its_ttl() {
+    let store = stored(&mut proxy(&redis_config()), 200, &record()).unwrap();
+    let mut flows = ready_workers(&redis_config(), 2, &SharedData::default());
+    let token = flows[0].token();
+    for flow in &mut flows {
+        flow.advance(Duration::from_secs(299));
+    }
+    let (reader, _) = flows[0].get("/x", &token);
+    let get = flows[0].call();
+    let (waiting, _) = flows[1].get("/x", &token);
+    forwarded(only(flows[0].answer(get.id, 200, &got(&value(&store))), reader));
+    // As a clock that is set right may make it.
+    flows[1].advance(Duration::from_secs(1));
+    assert!(flows[1].wake().is_empty());
+    let get = flows[1].call();
+    assert!(flows[1].answer(get.id, 200, &got(&value(&store))).is_empty());
+    let lookup = flows[1].call();
+    assert_eq!(lookup.request.cluster, "users");
+    let released = flows[1].answer(lookup.id, 200, record().to_string().as_bytes());
+    forwarded(only(released, waiting));
+}
+
 #[test]
 fn a_record_that_another_worker_had_from_redis_says_nothing_of_the_users_service() {
     let store = stored(&mut proxy(&redis_config()), 200, &record()).unwrap();

@@ -439,24 +439,34 @@ fn a_worker_that_left_a_service_alone_waits_with_another_that_found_it_back() {
     assert_eq!(denied(&user(&mut flows[1], "user_y").1), Code::UserLookupUnavailable);
 }
 
+/// A worker's own call may hold the last place, or end in the very moment.
 #[test]
-fn who_followed_a_worker_that_died_and_has_no_call_left_is_told_of_the_load_and_not_of_the_service()
-{
-    let mut config = config();
-    config["limits"] = json!({"max_inflight_callouts": 1});
-    let mut flows = ready_workers(&config, 2, &SharedData::default());
-    let (streams, leader, _) = first_requests(&mut flows);
-    drop(flows.remove(leader));
-    let heir = &mut flows[0];
-    let follower = streams[1 - leader];
-    heir.advance(Duration::from_millis(500));
-    let mut claims = claims();
-    claims["clerkId"] = json!("another");
-    let token = heir.key.token(&claims);
-    assert_eq!(heir.get("/x", &token).1, Disposition::Pause);
-    heir.call();
-    heir.advance(Duration::from_millis(50));
-    assert_eq!(denied(&only(heir.tick(), follower)), Code::Overloaded);
+fn who_followed_a_worker_that_died_is_told_of_the_load_where_there_is_no_call_left() {
+    for (before, is_full) in [(500, true), (0, false)] {
+        let mut config = config();
+        config["limits"] = json!({"max_inflight_callouts": 1});
+        let mut flows = ready_workers(&config, 2, &SharedData::default());
+        let (streams, leader, _) = first_requests(&mut flows);
+        drop(flows.remove(leader));
+        let heir = &mut flows[0];
+        let follower = streams[1 - leader];
+        heir.advance(Duration::from_millis(before));
+        let mut claims = claims();
+        claims["clerkId"] = json!("another");
+        let token = heir.key.token(&claims);
+        let (other, disposition) = heir.get("/x", &token);
+        assert_eq!(disposition, Disposition::Pause);
+        heir.call();
+        heir.advance(Duration::from_millis(550 - before));
+        let released = heir.tick();
+        if is_full {
+            assert_eq!(denied(&only(released, follower)), Code::Overloaded);
+        } else {
+            assert_eq!(denied(&only(released, other)), Code::UserLookupUnavailable);
+            let call = heir.call();
+            forwarded(only(heir.answer(call.id, 200, &body(&record())), follower));
+        }
+    }
 }
 
 #[test]

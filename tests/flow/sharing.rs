@@ -167,6 +167,27 @@ fn a_worker_that_was_overtaken_goes_on_with_what_the_other_was_told() {
     assert_eq!(denied(&quick.get("/x", &rotated).1), Code::KeyUnknown);
 }
 
+#[test]
+fn what_is_told_in_the_millisecond_of_a_failure_is_heard_by_who_failed() {
+    let data = SharedData::default();
+    let mut flows = workers(&config(), 2, &data);
+    let (leader, call) = one_call(&mut flows);
+    let mut slow = flows.remove(leader);
+    let mut quick = flows.remove(0);
+    for flow in [&mut quick, &mut slow] {
+        flow.advance(10 * SECOND);
+    }
+    quick.tick();
+    let theirs = quick.call();
+    assert!(slow.answer(call.id, 403, b"").is_empty());
+    let keys = jwks(&[&quick.key]);
+    quick.answer(theirs.id, 200, &keys);
+    slow.wake();
+    let token = slow.token();
+    assert_eq!(slow.get("/x", &token).1, Disposition::Pause, "verified, it waits for its user");
+    assert_eq!(slow.call().request.cluster, "users");
+}
+
 /// All that was seen before stood under times that are yet to come.
 #[test]
 fn keys_are_heard_of_after_the_clock_was_set_back_and_the_slots_were_written_over() {

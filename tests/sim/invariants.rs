@@ -223,7 +223,8 @@ impl Case<'_> {
         Violation::unless(in_time, "tokens have their time", plan)?;
         let published = oracle.key_is(token, true, moment);
         Violation::unless(published, "a removed key is refused", plan)?;
-        let passes = oracle.may_pass_feed(token, moment);
+        let passes =
+            oracle.may_pass_feed(token, moment) && oracle.may_be_listed(token, false, moment);
         Violation::unless(passes, "a revoked token is refused", plan)
     }
 
@@ -298,10 +299,14 @@ impl Case<'_> {
             Code::AudienceMismatch => form == Form::OtherAudience,
             Code::TokenExpired => genuine && oracle.is_expired(token, moment.clock),
             Code::TokenNotYetValid => genuine && oracle.is_early(token, moment.clock),
-            Code::TokenRevoked => genuine && oracle.may_be_revoked(token, moment),
+            Code::TokenRevoked => {
+                let listed = oracle.may_be_listed(token, true, moment);
+                genuine && (listed || oracle.may_be_revoked(token, moment))
+            }
             Code::RevocationUnavailable => {
-                let feed = oracle.scenario.feed.as_ref();
-                genuine && feed.is_some_and(|feed| !feed.allow) && trouble(Service::Feed)
+                let feed = oracle.scenario.feed.is_some() && trouble(Service::Feed);
+                let list = oracle.scenario.blacklist.is_some() && trouble(Service::Blacklist);
+                genuine && !oracle.scenario.allows() && (feed || list)
             }
             Code::UserUnknown => genuine && oracle.may_be_unknown(user, moment),
             Code::UserDisabled => {

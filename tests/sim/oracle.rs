@@ -64,6 +64,7 @@ pub struct Oracle {
     pub keys: Vec<Fact<Vec<usize>>>,
     pub lists: Vec<Fact<List>>,
     pub users: Vec<Fact<(usize, Option<Record>)>>,
+    pub listed: Vec<Fact<(usize, bool)>>,
     /// When each service last failed somebody, in the world's time.
     trouble: HashMap<Service, Millis>,
     /// By how much the clock has gone back in all.
@@ -80,6 +81,7 @@ impl Oracle {
             keys: Vec::new(),
             lists: Vec::new(),
             users: Vec::new(),
+            listed: Vec::new(),
             trouble: HashMap::new(),
             set_back: 0,
             overwritten: Known::default(),
@@ -90,7 +92,10 @@ impl Oracle {
     pub fn told(&mut self, said: Said, known: &mut Known, moment: (VmId, Millis, Millis, Millis)) {
         let (vm, asked, clock, at) = moment;
         match said {
-            Said::Place => {}
+            Said::Place | Said::Kept => {}
+            Said::Listed(token, is_listed) => {
+                self.listed.push(Fact { what: (token, is_listed), vm, asked, clock, at });
+            }
             Said::Keys(what) => {
                 self.keys.push(Fact { what, vm, asked, clock, at });
                 known.keys = Some(self.keys.len() - 1);
@@ -136,21 +141,16 @@ impl Oracle {
     /// the next thing that it does.
     pub fn bring_along(&mut self, vm: VmId, at: Millis, clock: Millis) {
         const NOTICED_WITHIN: Millis = 2_000;
-        let is_its = |of: VmId| self.scenario.sharing || of == vm;
-        fn bring<T>(
-            facts: &mut [Fact<T>],
-            is_its: impl Fn(VmId) -> bool,
-            at: Millis,
-            clock: Millis,
-        ) {
-            let old = |fact: &&mut Fact<T>| is_its(fact.vm) && fact.at + NOTICED_WITHIN <= at;
-            for fact in facts.iter_mut().filter(old) {
-                fact.clock = fact.clock.min(clock);
-            }
+        if self.set_back <= NUDGE {
+            return;
         }
-        if self.set_back > NUDGE {
-            bring(&mut self.keys, is_its, at, clock);
-            bring(&mut self.lists, is_its, at, clock);
+        let sharing = self.scenario.sharing;
+        let is_its = |of: VmId, told: Millis| (sharing || of == vm) && told + NOTICED_WITHIN <= at;
+        for fact in self.keys.iter_mut().filter(|fact| is_its(fact.vm, fact.at)) {
+            fact.clock = fact.clock.min(clock);
+        }
+        for fact in self.lists.iter_mut().filter(|fact| is_its(fact.vm, fact.at)) {
+            fact.clock = fact.clock.min(clock);
         }
     }
 
@@ -227,6 +227,26 @@ impl Oracle {
     pub fn may_be_revoked(&self, token: usize, moment: &Moment<'_>) -> bool {
         self.range(&self.lists, moment.known.list, moment.vm)
             .any(|fact| self.covers(&fact.what, token, moment.clock))
+    }
+
+    /// Whether the token may be taken for one that is on the blacklist, or may not.
+    pub fn may_be_listed(&self, token: usize, listed: bool, moment: &Moment<'_>) -> bool {
+        let Some(list) = &self.scenario.blacklist else {
+            return !listed;
+        };
+        let (came, clock, _) = moment.then;
+        let is_it = |fact: &&Fact<(usize, bool)>| fact.vm == moment.vm && fact.what.0 == token;
+        let said = |fact: &Fact<(usize, bool)>| fact.what.1 == listed;
+        let (mut since, before): (Vec<_>, Vec<_>) =
+            self.listed.iter().filter(is_it).partition(|fact| fact.at >= came);
+        // What was said before is remembered. What is from the future would never grow old.
+        since.extend(
+            before
+                .last()
+                .filter(|fact| clock < fact.asked + list.cache && fact.asked <= clock + NUDGE),
+        );
+        let unknown = self.scenario.allows() && self.is_in_trouble(Service::Blacklist, moment.at);
+        since.into_iter().any(said) || (!listed && unknown)
     }
 
     fn covers(&self, list: &List, token: usize, clock: Millis) -> bool {

@@ -1,7 +1,7 @@
 //! Seeds that once broke a rule, and what each showed. They run first.
 
 /// The seed, and what it showed.
-pub const SEEDS: [(u64, &str); 4] = [
+pub const SEEDS: [(u64, &str); 13] = [
     (
         5353,
         "a VM that starts anew took keys off the board that were past their life, and refused by them",
@@ -15,4 +15,25 @@ pub const SEEDS: [(u64, &str); 4] = [
         20401,
         "a request waited for the feed, which was down and may be, and a list that came meanwhile from the board was not looked at",
     ),
+    (
+        20291,
+        "an entry of the feed had ended, the clock was set back, and a VM that had just started knew nothing of it",
+    ),
+    (
+        24916,
+        "after the clock was set back and the board was written over, what others posted was no news",
+    ),
+    (24932, "the same, in another world"),
+    (25831, "a worker that was asleep posted its failure over keys that it had not looked at"),
+    (
+        16612,
+        "who had followed a worker that died, and had no call left, was told that the service is down",
+    ),
+    (
+        44964,
+        "who had followed a worker was told of the load, though a call of its own had just ended",
+    ),
+    (45640, "the same, in another world"),
+    (70137, "the same, in another world"),
+    (73355, "the same, in another world"),
 ];

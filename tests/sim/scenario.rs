@@ -32,6 +32,9 @@ pub struct Scenario {
     /// Where there is none, the claims are the record.
     pub lookup: Option<Lookup>,
     pub feed: Option<Feed>,
+    /// What is asked of Redis: who is revoked, and which records other proxies keep.
+    pub blacklist: Option<Blacklist>,
+    pub records: Option<Records>,
     pub max_waiters: usize,
     pub max_calls: usize,
     pub max_tokens: usize,
@@ -64,6 +67,19 @@ pub struct Feed {
     pub max_age: Millis,
     pub allow: bool,
     pub tagged: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Blacklist {
+    pub timeout: Millis,
+    pub cache: Millis,
+    /// Where there is a feed, that says so.
+    pub allow: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Records {
+    pub timeout: Millis,
 }
 
 fn one_of<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
@@ -104,10 +120,32 @@ impl Scenario {
             keys,
             lookup,
             feed,
+            blacklist: None,
+            records: None,
             max_waiters: one_of(rng, &[1, 2, 4, 1_000]),
             max_calls: one_of(rng, &[1, 2, 256]),
             max_tokens: one_of(rng, &[2, 8, 2_048]),
         }
+    }
+
+    /// With what needs Redis, which older seeds go without.
+    pub fn with_redis(mut self, rng: &mut Rng) -> Self {
+        let timeout = [30, 100, 300];
+        self.blacklist = rng.bool().then(|| Blacklist {
+            timeout: one_of(rng, &timeout),
+            cache: one_of(rng, &[0, 500, 2_000]),
+            allow: rng.bool(),
+        });
+        let lasts = self.lookup.as_ref().is_some_and(|lookup| lookup.ttl >= 1_000);
+        self.records = (self.sharing && lasts && rng.u8(..4) != 0)
+            .then(|| Records { timeout: one_of(rng, &timeout) });
+        self
+    }
+
+    /// Whether a token passes of which it cannot be known whether it is revoked.
+    pub fn allows(&self) -> bool {
+        let feed = self.feed.as_ref().map(|feed| feed.allow);
+        feed.or(self.blacklist.as_ref().map(|list| list.allow)).unwrap_or(false)
     }
 
     /// The config, as Envoy would hand it over.
@@ -161,34 +199,50 @@ impl Scenario {
             ),
         };
         config["user"] = user;
+        if let Some(records) = &self.records {
+            config["user"]["lookup"]["redis"] =
+                json!({"cluster": "records", "timeout": span(records.timeout)});
+        }
         config["context"] = json!({ "headers": headers });
         if let Some(feed) = &self.feed {
-            config["revocation"] = json!({
-                "feed": {
-                    "uri": "http://feed.example/revoked", "cluster": "feed",
-                    "timeout": span(feed.timeout), "interval": span(feed.interval),
-                    "max_age": span(feed.max_age),
-                },
-                "on_unavailable": if feed.allow { "allow" } else { "deny" },
+            config["revocation"]["feed"] = json!({
+                "uri": "http://feed.example/revoked", "cluster": "feed",
+                "timeout": span(feed.timeout), "interval": span(feed.interval),
+                "max_age": span(feed.max_age),
             });
+        }
+        if let Some(list) = &self.blacklist {
+            config["revocation"]["redis"] = json!({
+                "cluster": "blacklist", "timeout": span(list.timeout),
+                "cache_ttl": span(list.cache),
+            });
+        }
+        if self.feed.is_some() || self.blacklist.is_some() {
+            let on_unavailable = if self.allows() { "allow" } else { "deny" };
+            config["revocation"]["on_unavailable"] = json!(on_unavailable);
         }
         config
     }
 
-    /// How long a request may wait at most, ticks aside: for keys, for the feed, and for its user
-    /// twice, each time first for another worker's turn and then for a call of its own.
+    /// How long a request may wait at most, ticks aside: for keys, for the feed, for the blacklist, and for its
+    /// user twice, each time first for another worker's turn and then for a call of its own.
     pub fn longest_wait(&self) -> Millis {
         let grace = grace();
         let keys =
             self.keys.timeout + if self.keys.discovery { self.keys.timeout + grace } else { 0 };
         let feed = self.feed.as_ref().map_or(0, |feed| feed.timeout + grace);
-        let user = self.lookup.as_ref().map_or(0, |lookup| lookup.timeout + grace);
+        let blacklist = self.blacklist.as_ref().map_or(0, |list| list.timeout + grace);
+        let records = self.records.as_ref().map_or(0, |records| records.timeout + grace);
+        let user = self.lookup.as_ref().map_or(0, |lookup| lookup.timeout + grace + records);
         let once = keys + grace + feed + 2 * user;
-        if self.sharing { 2 * once + 4 * grace } else { once }
+        blacklist + if self.sharing { 2 * once + 4 * grace } else { once }
     }
 
     /// The same in ticks: each wait ends with one.
-    pub const STAGES: Millis = 4;
+    pub fn stages(&self) -> Millis {
+        let redis = [self.blacklist.is_some(), self.records.is_some(), self.records.is_some()];
+        4 + redis.into_iter().map(Millis::from).sum::<Millis>()
+    }
 }
 
 impl Lookup {

@@ -63,6 +63,16 @@ pub enum What {
         ends: Option<u64>,
     },
     ClearFeed,
+    /// The blacklist has one name more, for so many seconds.
+    List {
+        what: Listed,
+        lasts: u64,
+    },
+    /// Somebody writes into Redis what is kept of a user.
+    Tamper {
+        user: usize,
+        with: Tampered,
+    },
     /// A VM is replaced by a new one.
     Restart {
         worker: usize,
@@ -119,16 +129,23 @@ pub enum Service {
     Issuer,
     Users,
     Feed,
+    /// Redis: names that are revoked.
+    Blacklist,
+    /// Redis: users' records.
+    Records,
 }
 
 impl Service {
-    pub const ALL: [Self; 3] = [Self::Issuer, Self::Users, Self::Feed];
+    pub const ALL: [Self; 5] =
+        [Self::Issuer, Self::Users, Self::Feed, Self::Blacklist, Self::Records];
 
     pub const fn cluster(self) -> &'static str {
         match self {
             Self::Issuer => "issuer",
             Self::Users => "users",
             Self::Feed => "feed",
+            Self::Blacklist => "blacklist",
+            Self::Records => "records",
         }
     }
 }
@@ -172,6 +189,21 @@ pub enum Revoked {
     /// All tokens of a user that were issued before now.
     UserBefore(usize),
     Key(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    Token(usize),
+    User(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tampered {
+    Garbage,
+    /// What is kept of another user.
+    Other(usize),
+    /// What was kept of the same one before.
+    Older,
 }
 
 /// A token, by construction.
@@ -224,6 +256,45 @@ impl Schedule {
         }
         events.sort_by_key(|event| event.at);
         Self { events, tokens, end }
+    }
+
+    /// With what happens to Redis.
+    pub fn with_redis(mut self, scenario: &Scenario, rng: &mut Rng) -> Self {
+        let of = [
+            scenario.blacklist.as_ref().map(|_| Service::Blacklist),
+            scenario.records.as_ref().map(|_| Service::Records),
+        ];
+        let of: Vec<Service> = of.into_iter().flatten().collect();
+        for service in of.iter().cycle().take(of.len() * rng.usize(..8)) {
+            let at = rng.u64(..self.end);
+            let what = match (service, rng.u8(..3)) {
+                (_, 0) => What::Fault {
+                    service: *service,
+                    kind: FaultKind::draw(rng),
+                    lasts: rng.u64(50..8_000),
+                    always: rng.u8(..4) != 0,
+                },
+                (Service::Blacklist, _) => What::List {
+                    what: if rng.bool() {
+                        Listed::Token(rng.usize(..self.tokens.len()))
+                    } else {
+                        Listed::User(rng.usize(..USERS))
+                    },
+                    lasts: rng.u64(1..20),
+                },
+                _ => What::Tamper {
+                    user: rng.usize(..USERS),
+                    with: match rng.u8(..3) {
+                        0 => Tampered::Garbage,
+                        1 => Tampered::Other(rng.usize(..USERS)),
+                        _ => Tampered::Older,
+                    },
+                },
+            };
+            self.events.push(Event { at, what });
+        }
+        self.events.sort_by_key(|event| event.at);
+        self
     }
 }
 
@@ -324,6 +395,8 @@ impl What {
             Self::Change { .. } => "user changed",
             Self::Revoke { .. } => "revocation",
             Self::ClearFeed => "feed cleared",
+            Self::List { .. } => "name blacklisted",
+            Self::Tamper { .. } => "Redis tampered with",
             Self::Restart { .. } => "VM restarts",
             Self::Step { millis } if *millis < -1_000 => "clock is set back",
             Self::Step { millis } if *millis < 0 => "clock steps back",

@@ -1,7 +1,8 @@
-//! The services around the gateway: the issuer, the users service and the revocation feed.
+//! The services around the gateway: the issuer, the users service, the revocation feed, and Redis behind webdis.
 //!
 //! What they say is the truth of its moment, and each answer carries it along for the oracle.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use base64::Engine;
@@ -9,8 +10,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_compact::{KeyPair, Seed};
 use serde_json::{Value, json};
 
-use crate::scenario::{AUDIENCE, ISSUER, METADATA, START, USERS};
-use crate::schedule::{Change, Form, KEYS, Revoked, Service, TokenPlan};
+use crate::scenario::{AUDIENCE, ISSUER, METADATA, Millis, START, USERS};
+use crate::schedule::{Change, Form, KEYS, Listed, Revoked, Service, Tampered, TokenPlan};
 
 /// The issuer's keys, and behind them a stranger's.
 static PAIRS: LazyLock<Vec<KeyPair>> = LazyLock::new(|| {
@@ -29,6 +30,19 @@ pub enum Said {
     User(usize, Option<Record>),
     /// This is revoked.
     List(Vec<Entry>),
+    /// Whether a name of this token is on the blacklist.
+    Listed(usize, bool),
+    /// What is kept, which somebody was told before.
+    Kept,
+}
+
+/// A call, as a service has it.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub path: String,
+    /// The answer that is known, by its `etag`.
+    pub known: Option<String>,
+    pub body: Option<Vec<u8>>,
 }
 
 /// An answer that is as it should be.
@@ -65,6 +79,10 @@ pub struct Services {
     pub published: Vec<usize>,
     users: Vec<Option<Record>>,
     list: Vec<Entry>,
+    /// Names on the blacklist, and until when, in the world's time.
+    listed: HashMap<String, Millis>,
+    /// What Redis has kept under each name, the last one until then.
+    kept: HashMap<String, Vec<(String, Millis)>>,
     versions: usize,
     revision: usize,
     tagged: bool,
@@ -78,6 +96,8 @@ impl Services {
             published: vec![0, 1],
             users: users.collect(),
             list: Vec::new(),
+            listed: HashMap::new(),
+            kept: HashMap::new(),
             versions: USERS,
             revision: 0,
             tagged,
@@ -123,12 +143,47 @@ impl Services {
         self.list.clear();
     }
 
+    pub fn blacklist(&mut self, what: Listed, until: Millis) {
+        let name = match what {
+            Listed::Token(token) => format!("revoked:{}", jti(token)),
+            Listed::User(user) => format!("revoked:user:{}", subject(user)),
+        };
+        self.listed.insert(name, until);
+    }
+
+    pub fn clear_blacklist(&mut self) {
+        self.listed.clear();
+    }
+
+    /// Somebody writes over what is kept of a user. Whether anything was.
+    pub fn tamper(&mut self, user: usize, with: Tampered) -> bool {
+        let of = |user: usize| {
+            let subject = subject(user);
+            self.kept.iter().find(|(name, _)| name.ends_with(&subject))
+        };
+        let Some((name, texts)) = of(user) else {
+            return false;
+        };
+        let other = match with {
+            Tampered::Garbage => Some("not what it was".to_owned()),
+            Tampered::Other(other) => {
+                of(other).and_then(|(_, texts)| Some(texts.last()?.0.clone()))
+            }
+            Tampered::Older => texts.first().map(|(text, _)| text.clone()),
+        };
+        let (name, Some(other)) = (name.clone(), other) else {
+            return false;
+        };
+        self.kept.entry(name).or_default().push((other, Millis::MAX));
+        true
+    }
+
     pub fn record(&self, user: usize) -> Option<&Record> {
         self.users[user].as_ref()
     }
 
-    /// What a service says now to a call for `path` that knows the answer of this `etag`.
-    pub fn answer(&self, service: Service, path: &str, known: Option<&str>) -> Truth {
+    /// What a service says now to a call.
+    pub fn answer(&mut self, service: Service, call: &Sent, at: Millis) -> Truth {
         let truth = |said, body: &Value| Truth {
             said,
             status: 200,
@@ -136,7 +191,7 @@ impl Services {
             body: body.to_string().into_bytes(),
         };
         match service {
-            Service::Issuer if path == METADATA => {
+            Service::Issuer if call.path == METADATA => {
                 truth(Said::Place, &json!({"issuer": ISSUER, "jwks_uri": format!("{ISSUER}/jwks")}))
             }
             Service::Issuer => {
@@ -144,7 +199,7 @@ impl Services {
                 truth(Said::Keys(self.published.clone()), &json!({ "keys": keys }))
             }
             Service::Users => {
-                let user = (0..USERS).find(|user| path.ends_with(&subject(*user))).unwrap();
+                let user = user_in(&call.path);
                 match self.record(user) {
                     Some(record) => truth(
                         Said::User(user, Some(record.clone())),
@@ -164,14 +219,46 @@ impl Services {
                 let etag = self.tagged.then(|| format!("\"{}\"", self.revision));
                 let whole = truth(said, &json!({"v": 1, "entries": entries}));
                 match etag {
-                    Some(etag) if known == Some(&etag) => {
+                    Some(etag) if call.known.as_ref() == Some(&etag) => {
                         Truth { status: 304, body: Vec::new(), ..whole }
                     }
                     etag => Truth { etag, ..whole },
                 }
             }
+            Service::Blacklist => {
+                let names: Vec<String> =
+                    call.path.split('/').skip(2).map(|name| name.replace("%3A", ":")).collect();
+                let token = names[0].strip_prefix("revoked:t-").unwrap().parse().unwrap();
+                let is_listed =
+                    |name: &String| self.listed.get(name).is_some_and(|until| at < *until);
+                let values: Vec<Option<&str>> =
+                    names.iter().map(|name| is_listed(name).then_some("1")).collect();
+                let said = Said::Listed(token, values.iter().any(Option::is_some));
+                truth(said, &json!({ "MGET": values }))
+            }
+            Service::Records => {
+                let mut parts = call.path.split('/').skip(1);
+                let (command, name) = (parts.next().unwrap(), parts.next().unwrap().to_owned());
+                let texts = self.kept.entry(name).or_default();
+                match parts.next() {
+                    None => {
+                        let text = texts.last().filter(|(_, until)| at < *until);
+                        truth(Said::Kept, &json!({ command: text.map(|(text, _)| text) }))
+                    }
+                    Some(secs) => {
+                        let text = String::from_utf8(call.body.clone().unwrap()).unwrap();
+                        texts.push((text, at + 1_000 * secs.parse::<Millis>().unwrap()));
+                        truth(Said::Kept, &json!({ command: [json!(true), json!("OK")] }))
+                    }
+                }
+            }
         }
     }
+}
+
+/// The user that a path names at its end.
+pub fn user_in(path: &str) -> usize {
+    (0..USERS).find(|user| path.ends_with(&subject(*user))).unwrap()
 }
 
 impl Entry {

@@ -10,11 +10,20 @@ use crate::scenario::Scenario;
 use crate::schedule::{Event, Schedule};
 use crate::world::World;
 
-/// The world of a seed, and what happens in it.
-pub fn drawn(seed: u64) -> (Scenario, Schedule) {
+/// The world of a seed without Redis, and what happens in it.
+pub fn drawn_without_redis(seed: u64) -> (Scenario, Schedule) {
     let mut rng = Rng::with_seed(seed);
     let scenario = Scenario::draw(seed, &mut rng);
     let schedule = Schedule::draw(&scenario, &mut rng);
+    (scenario, schedule)
+}
+
+/// The world of a seed, and what happens in it: the same one, and in many worlds there is Redis.
+pub fn drawn(seed: u64) -> (Scenario, Schedule) {
+    let (scenario, schedule) = drawn_without_redis(seed);
+    let mut rng = Rng::with_seed(!seed);
+    let scenario = scenario.with_redis(&mut rng);
+    let schedule = schedule.with_redis(&scenario, &mut rng);
     (scenario, schedule)
 }
 

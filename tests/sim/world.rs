@@ -19,16 +19,16 @@ use meshgate::worker::{Disposition, Released, Worker, lay_tables};
 use crate::counts::Counts;
 use crate::invariants::{self, Request, Violation};
 use crate::oracle::{Known, Moment, NUDGE, Oracle, VmId};
-use crate::scenario::{METADATA, Millis, SHARING_KEY, START, Scenario, TICK, grace};
+use crate::scenario::{Millis, SHARING_KEY, START, Scenario, TICK, grace};
 use crate::schedule::{
-    Change, Event, FaultKind, Form, Path, Revoked, Schedule, Service, Shown, TokenPlan, What,
+    Change, Event, FaultKind, Form, Listed, Path, Revoked, Schedule, Service, Shown, TokenPlan,
+    What,
 };
-use crate::services::{self, Services, Truth};
+use crate::services::{self, Sent, Services, Truth};
+use crate::turns::{Asker, Turns};
 
 /// How often a worker ticks that has nothing to do: as a busy machine would let it, and sooner done.
 const IDLE_TICK: Millis = 500;
-/// Turns are kept for so long, though by the clock they are over: it may have jumped.
-const REMEMBERED: Millis = 10_000;
 /// After all faults are over, so long passes before everything must work: the longest pause of a circuit, for a
 /// lost probe once more, and a retry of the keys.
 const RECOVERY: Millis = 75_000;
@@ -49,9 +49,7 @@ pub struct World {
     next_job: u64,
     deliveries: Vec<Delivery>,
     faults: Vec<(Service, FaultKind, bool, Millis)>,
-    turns: Vec<Turn>,
-    /// When the clock last stepped, or the board was overwritten: turns from before say nothing.
-    disturbed: Millis,
+    turns: Turns,
     idle_tick: Millis,
     pub counts: Counts,
     pub trace: Option<Vec<String>>,
@@ -103,23 +101,13 @@ enum State {
     Over,
 }
 
-fn is_open(call: &Call) -> bool {
-    matches!(call.state, State::Open | State::Failed)
+/// Whether calls to a service are bounded by the config's limit.
+fn takes_room(service: Service) -> bool {
+    matches!(service, Service::Users | Service::Blacklist | Service::Records)
 }
 
-/// Another worker's right to ask, with `sharing`.
-struct Turn {
-    service: Service,
-    path: String,
-    vm: VmId,
-    call: CallId,
-    /// In the world's time: when it was taken at the earliest, and at the latest.
-    wanted: Millis,
-    taken: Millis,
-    until: Millis,
-    over: bool,
-    /// Whether it stands on the board for certain: two users may have one place there.
-    noted: bool,
+fn is_open(call: &Call) -> bool {
+    matches!(call.state, State::Open | State::Failed)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,7 +139,7 @@ struct Delivery {
     kind: Option<FaultKind>,
     /// The answer as of the dispatch; else it is made when it is handed over.
     early: Option<Truth>,
-    known: Option<String>,
+    sent: Sent,
 }
 
 type Outcome<T = ()> = Result<T, Violation>;
@@ -209,8 +197,7 @@ impl World {
             next_job: 0,
             deliveries: Vec::new(),
             faults: Vec::new(),
-            turns: Vec::new(),
-            disturbed: 0,
+            turns: Turns::default(),
             idle_tick: IDLE_TICK,
             counts: Counts::default(),
             trace: traced.then(Vec::new),
@@ -374,7 +361,7 @@ impl World {
         let vm = &self.vms[slot];
         let limit = self.oracle.scenario.longest_wait();
         for held in vm.parked.values() {
-            let ticks = Scenario::STAGES * held.worst_gap.max(TICK);
+            let ticks = self.oracle.scenario.stages() * held.worst_gap.max(TICK);
             let most = limit + ticks + (self.oracle.set_back - held.set_back);
             Violation::unless(at - held.came <= most, "a request ends", || {
                 format!("it came {} ms ago, and may wait for {most} ms", at - held.came)
@@ -488,20 +475,22 @@ impl World {
             let now = self.now();
             return Ok(self.vms[slot].worker.on_answer(dispatch.id, &answer, now));
         }
+        if kind == Some(FaultKind::Lost) {
+            return Ok(Vec::new());
+        }
         let chance = self.chance(("latency", service, &path));
         let quick = 1 + chance % (timeout / 3).clamp(1, 60);
         let delay = match kind {
-            Some(FaultKind::Lost) => return Ok(Vec::new()),
             Some(FaultKind::TimedOut) => timeout,
             Some(FaultKind::Late) => timeout + grace() + TICK + chance % 2_000,
             // Now and then it takes nearly as long as it may.
             None if chance.is_multiple_of(8) => (timeout * 9 / 10).max(1),
             _ => quick,
         };
-        let known = header("if-none-match");
+        let sent = Sent { path, known: header("if-none-match"), body: request.body.clone() };
         let early = kind == Some(FaultKind::Late) || chance & 1 == 0;
-        let early = early.then(|| self.services.answer(service, &path, known.as_deref()));
-        self.deliveries.push(Delivery { id: dispatch.id, kind, early, known });
+        let early = early.then(|| self.services.answer(service, &sent, self.at));
+        self.deliveries.push(Delivery { id: dispatch.id, kind, early, sent });
         let delivery = self.deliveries.len() - 1;
         self.later(self.at + delay, Job::Answer { slot, vm, delivery });
         Ok(Vec::new())
@@ -536,16 +525,17 @@ impl World {
         let open = |call: &&Call| call.state == State::Open && call.service == service;
         // A call for a document may be overtaken by another worker's.
         let doubled = vm.calls.iter().filter(open).any(|call| match service {
-            Service::Users => call.path == path,
+            Service::Users | Service::Blacklist | Service::Records => call.path == path,
             Service::Issuer | Service::Feed => !sharing,
         });
         Violation::unless(!doubled, "calls are not multiplied", || {
             format!("two calls for {path} from worker {slot}")
         })?;
-        let users = vm.calls.iter().filter(open).count() + 1;
+        let counts = |call: &&Call| call.state == State::Open && takes_room(call.service);
+        let all = vm.calls.iter().filter(counts).count() + 1;
         let limit = self.oracle.scenario.max_calls;
-        let within = service != Service::Users || users <= limit;
-        Violation::unless(within, "calls are bounded", || format!("{users} calls, of {limit}"))?;
+        let within = !takes_room(service) || all <= limit;
+        Violation::unless(within, "calls are bounded", || format!("{all} calls, of {limit}"))?;
         self.check_pace(slot, service, path, clock)?;
         // The worker wanted it when a stream did, which is now at the latest.
         let (wanted_at, wanted) = wanted.unwrap_or((self.at, clock));
@@ -561,39 +551,14 @@ impl World {
             attempts: 1,
             state: State::Open,
         });
-        let vm = vm.id;
-        let discovers = service == Service::Issuer && self.oracle.scenario.keys.discovery;
-        // The turn for the metadata is that for the keys, too.
-        let is_first =
-            |turn: &&Turn| discovers && turn.vm == vm && turn.path == METADATA && path != METADATA;
-        let first = self.turns.iter().rev().find(is_first);
-        let (wanted_at, until) = match first {
-            Some(first) => (first.wanted, first.until),
-            None if discovers => (wanted_at, wanted + 2 * lasts),
-            None => (wanted_at, wanted + lasts),
-        };
-        self.check_turns(service, path, vm, wanted_at, clock)?;
-        let at = self.at;
-        self.turns.retain(|turn| turn.until > clock || turn.wanted + REMEMBERED > at);
-        let mut noted = true;
-        for other in self.turns.iter_mut().filter(|turn| turn.until > clock) {
-            if service == Service::Users && other.service == service && other.path != path {
-                noted &= other.over;
-                other.noted = false;
-            }
-        }
-        self.turns.push(Turn {
-            service,
-            path: path.to_owned(),
-            vm,
+        let asker = Asker {
+            vm: vm.id,
             call: dispatch.id,
-            wanted: wanted_at,
-            taken: self.at,
-            until,
-            over: false,
-            noted,
-        });
-        Ok(())
+            wanted: (wanted_at, wanted),
+            lasts,
+            unsent: self.vms.iter().any(|vm| vm.worker.has_calls()),
+        };
+        self.turns.take(&self.oracle.scenario, service, path, &asker, (self.at, clock))
     }
 
     /// Tokens with strange keys do not make a worker fetch more often than it may.
@@ -605,7 +570,7 @@ impl World {
             && service == Service::Issuer
             && !keys.discovery
             && !self.oracle.scenario.sharing
-            && self.disturbed < last.at
+            && self.turns.is_calm_since(last.at)
         {
             let pause = keys.cooldown.min(keys.cache * 9 / 10);
             let since = clock.saturating_sub(last.clock);
@@ -616,47 +581,10 @@ impl World {
         Ok(())
     }
 
-    /// With `sharing`, nobody asks while it is another one's turn.
-    fn check_turns(
-        &self,
-        service: Service,
-        path: &str,
-        vm: VmId,
-        taken: Millis,
-        clock: Millis,
-    ) -> Outcome {
-        // What was begun before the clock stepped goes on, though its turn may be over by the new one.
-        if !self.oracle.scenario.sharing || taken <= self.disturbed {
-            return Ok(());
-        }
-        // What a worker has not sent yet is not noted here, and may stand in its place.
-        let unsent = self.vms.iter().any(|vm| vm.worker.has_calls());
-        let stands = |turn: &Turn| {
-            turn.noted
-                && !(unsent && service == Service::Users)
-                && !turn.over
-                && turn.service == service
-                && (turn.path == path || service != Service::Users)
-                && turn.vm != vm
-                && clock < turn.until
-                && turn.taken < taken
-                && turn.wanted > self.disturbed
-        };
-        Violation::unless(!self.turns.iter().any(stands), "calls are not multiplied", || {
-            format!("{path} is asked for while it is another worker's turn")
-        })
-    }
-
     fn end_turn(&mut self, slot: usize, call: CallId) {
-        let vm = self.vms[slot].id;
-        let path = self.call_mut(slot, call).path.clone();
-        for turn in &mut self.turns {
-            // A document that is posted is everybody's.
-            let is_same = turn.path == path && turn.service != Service::Users;
-            turn.over |= is_same || (turn.vm == vm && turn.call == call);
-            // What is posted now may stand in another turn's place.
-            turn.noted &= turn.path == path || turn.service != Service::Users;
-        }
+        let vm = &self.vms[slot];
+        let ended = vm.calls.iter().find(|own| own.id == call).unwrap();
+        self.turns.end(vm.id, call, ended.service, &ended.path, self.at);
     }
 
     fn fault(&mut self, service: Service, path: &str) -> Option<FaultKind> {
@@ -670,13 +598,13 @@ impl World {
     }
 
     fn deliver(&mut self, slot: usize, delivery: usize) -> Outcome {
-        let Delivery { id, kind, early, known } = self.deliveries[delivery].clone();
+        let Delivery { id, kind, early, sent } = self.deliveries[delivery].clone();
         let (at, clock, now) = (self.at, self.clock(), self.now());
         let (service, path, asked, state) = {
             let call = self.call_mut(slot, id);
             (call.service, call.path.clone(), call.asked, call.state)
         };
-        let truth = early.unwrap_or_else(|| self.services.answer(service, &path, known.as_deref()));
+        let truth = early.unwrap_or_else(|| self.services.answer(service, &sent, at));
         let goes_on = self.vms[slot].worker.purpose(id).is_some();
         let counts = kind.is_none_or(|kind| kind == FaultKind::Late);
         let in_time = state == State::Open && goes_on;
@@ -749,7 +677,7 @@ impl World {
                 if *millis < 0 {
                     self.is_set_back(millis.unsigned_abs());
                 }
-                self.disturbed = self.at;
+                self.turns.disturb(self.at);
                 self.all_in_trouble();
                 Ok(())
             }
@@ -769,14 +697,16 @@ impl World {
                     *slot = b"another plugin's".to_vec();
                 }
                 self.oracle.overwritten();
-                self.disturbed = self.at;
+                self.turns.disturb(self.at);
                 Ok(())
             }
             What::Publish { .. }
             | What::Withdraw { .. }
             | What::Change { .. }
             | What::Revoke { .. }
-            | What::ClearFeed => {
+            | What::ClearFeed
+            | What::List { .. }
+            | What::Tamper { .. } => {
                 self.note(|| format!("{:?}", event.what));
                 self.truth_changes(&event.what);
                 Ok(())
@@ -794,6 +724,13 @@ impl World {
                 self.services.revoke(*what, *ends, clock);
             }
             What::ClearFeed => self.services.clear_feed(),
+            What::List { what, lasts } => {
+                self.services.blacklist(*what, self.at + 1_000 * lasts);
+            }
+            What::Tamper { user, with } => {
+                let done = self.services.tamper(*user, *with);
+                self.counts.add("Redis", if done { "written over" } else { "empty" });
+            }
             _ => {}
         }
     }
@@ -878,11 +815,7 @@ impl World {
         let vm = &self.vms[slot];
         let load = invariants::Load {
             parked: vm.parked.len(),
-            calls: vm
-                .calls
-                .iter()
-                .filter(|call| is_open(call) && call.service == Service::Users)
-                .count(),
+            calls: vm.calls.iter().filter(|call| is_open(call) && takes_room(call.service)).count(),
             wants_more: vm.worker.has_calls(),
         };
         let (at, clock) = (self.at, self.clock());
@@ -913,7 +846,8 @@ impl World {
         let removed = token(Form::Genuine, 1, 3, secs);
         let forged = token(Form::Forged, 1, 0, secs);
         let revoked = token(Form::Genuine, 1, 0, secs);
-        self.settle_truth(revoked);
+        let barred = token(Form::Genuine, 1, 0, secs);
+        self.settle_truth(revoked, barred);
         // Of that nobody wants to read.
         let trace = self.trace.take();
         self.idle_tick = RECOVERY_TICK;
@@ -925,6 +859,7 @@ impl World {
         self.counts.add("worlds", "healed");
         let lookup = self.oracle.scenario.lookup.is_some();
         let feed = self.oracle.scenario.feed.is_some();
+        let blacklist = self.oracle.scenario.blacklist.is_some();
         let cases = [
             (Path::Open, Shown::Nothing, "forwarded"),
             (Path::Maybe, Shown::Nothing, "forwarded"),
@@ -937,6 +872,7 @@ impl World {
             (Path::User, Shown::One(removed), "key_unknown"),
             (Path::User, Shown::One(forged), "signature_invalid"),
             (Path::User, Shown::One(revoked), if feed { "token_revoked" } else { "forwarded" }),
+            (Path::User, Shown::One(barred), if blacklist { "token_revoked" } else { "forwarded" }),
             (Path::User, Shown::Nothing, "token_missing"),
         ];
         for slot in 0..self.vms.len() {
@@ -949,7 +885,9 @@ impl World {
     }
 
     /// The state of the world that the last requests meet.
-    fn settle_truth(&mut self, revoked: usize) {
+    fn settle_truth(&mut self, revoked: usize, barred: usize) {
+        self.services.clear_blacklist();
+        self.services.blacklist(Listed::Token(barred), Millis::MAX);
         self.services.clear_feed();
         let clock = self.clock();
         self.services.revoke(Revoked::Token(revoked), None, clock);
