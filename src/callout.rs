@@ -7,6 +7,7 @@ pub mod circuit;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
 
 use crate::board::Theirs;
@@ -74,7 +75,7 @@ pub enum Leg {
 }
 
 /// One call among all that a worker ever made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CallId(u64);
 
 /// A request of ours, as Envoy's HTTP callout wants it.
@@ -263,6 +264,9 @@ impl fmt::Display for Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub u32);
 
+/// By numbers that nobody else chooses: in an order of its own, which is the same in each run.
+pub type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
 /// A call to be made.
 #[derive(Debug)]
 pub struct Dispatch {
@@ -276,7 +280,7 @@ pub struct Dispatch {
 #[derive(Debug)]
 pub struct Calls {
     under_way: HashMap<CallKey, UnderWay>,
-    keys: HashMap<CallId, CallKey>,
+    keys: Numbered<CallId, CallKey>,
     outbox: VecDeque<Dispatch>,
     /// Calls that are to be tried once more, and when.
     retries: Vec<(UnixTime, Dispatch)>,
@@ -337,7 +341,7 @@ impl Calls {
     pub fn new(limit: usize) -> Self {
         Self {
             under_way: HashMap::new(),
-            keys: HashMap::new(),
+            keys: Numbered::default(),
             outbox: VecDeque::new(),
             retries: Vec::new(),
             limit,
@@ -526,28 +530,24 @@ impl Calls {
         Some(Ended { key, leg, started, waiters })
     }
 
-    /// The calls that other workers make, the oldest first.
+    /// The calls that other workers make.
     #[must_use]
     pub fn followed(&self) -> Vec<(CallId, CallKey, Theirs)> {
-        let mut followed: Vec<_> = self
-            .under_way
-            .iter()
-            .filter_map(|(key, call)| match &call.by {
-                By::Other(turn) => Some((call.id, key.clone(), turn.clone())),
-                By::Us { .. } => None,
-            })
-            .collect();
-        followed.sort_unstable_by_key(|(id, _, _)| *id);
-        followed
+        let followed = self.all().filter_map(|(key, call)| match &call.by {
+            By::Other(turn) => Some((call.id, key.clone(), turn.clone())),
+            By::Us { .. } => None,
+        });
+        followed.collect()
     }
 
-    /// The calls that should have ended by now, the oldest first.
+    /// The calls that should have ended by now.
     #[must_use]
     pub fn overdue(&self, now: UnixTime) -> Vec<CallId> {
-        let overdue = self.under_way.values().filter(|call| call.ends <= now);
-        let mut overdue: Vec<CallId> = overdue.map(|call| call.id).collect();
-        overdue.sort_unstable();
-        overdue
+        self.all().filter(|(_, call)| call.ends <= now).map(|(_, call)| call.id).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&CallKey, &UnderWay)> {
+        self.keys.values().filter_map(|key| Some((key, self.under_way.get(key)?)))
     }
 }
 

@@ -18,7 +18,9 @@ use crate::boundary::peer::Hop;
 use crate::boundary::propagation;
 use crate::boundary::service_token::ServiceTokenId;
 use crate::callout::circuit::Circuit;
-use crate::callout::{Answer, CallId, CallKey, Calls, Dispatch, Failure, GRACE, Leg, StreamId};
+use crate::callout::{
+    Answer, CallId, CallKey, Calls, Dispatch, Failure, GRACE, Leg, Numbered, StreamId,
+};
 use crate::config::{Config, Propagation};
 use crate::denial::{Code, Denial, Reply};
 use crate::headers::{Edit, Stripped};
@@ -69,7 +71,7 @@ pub fn lay_tables(exchange: &Exchange, config: &Config) {
 pub struct Worker {
     shared: Shared,
     calls: Calls,
-    parked: HashMap<StreamId, Parked>,
+    parked: Numbered<StreamId, Parked>,
     circuits: Circuits,
     log: Log,
     /// The last post of each document that was taken over or made here.
@@ -108,7 +110,7 @@ impl Worker {
     pub fn new(config: Config, crypto: Crypto, exchange: Option<Exchange>, seed: u64) -> Self {
         Self {
             calls: Calls::new(config.limits.max_inflight_callouts),
-            parked: HashMap::new(),
+            parked: Numbered::default(),
             circuits: Circuits::default(),
             log: Log::default(),
             seen: HashMap::new(),
@@ -291,8 +293,7 @@ impl Worker {
             released.extend(self.on_answer(call, &timed_out, now));
         }
         let overdue = self.parked.iter().filter(|(_, parked)| parked.deadline <= now);
-        let mut overdue: Vec<StreamId> = overdue.map(|(stream, _)| *stream).collect();
-        overdue.sort_unstable();
+        let overdue: Vec<StreamId> = overdue.map(|(stream, _)| *stream).collect();
         for stream in overdue {
             if let Some(parked) = self.parked.remove(&stream) {
                 self.calls.leave(&parked.key, stream);

@@ -8,7 +8,7 @@ mod check;
 
 pub use check::{Overrun, told};
 
-/// The built module's size, in bytes: 1,352,788 when last measured. It should be 1 MiB.
+/// The built module's size, in bytes: 1,358,485 when last measured. It should be 1 MiB.
 pub const MODULE_BYTES: u64 = 1_360_000;
 
 /// The memory of a worker with the shipped gateway's config that holds all it may, in bytes: 20.62 MiB when last
