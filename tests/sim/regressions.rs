@@ -1,7 +1,7 @@
 //! Seeds that once broke a rule, and what each showed. They run first.
 
 /// The seed, and what it showed.
-pub const SEEDS: [(u64, &str); 13] = [
+pub const SEEDS: [(u64, &str); 15] = [
     (
         5353,
         "a VM that starts anew took keys off the board that were past their life, and refused by them",
@@ -25,6 +25,14 @@ pub const SEEDS: [(u64, &str); 13] = [
     ),
     (24932, "the same, in another world"),
     (25831, "a worker that was asleep posted its failure over keys that it had not looked at"),
+    (
+        18719,
+        "a failure that was not posted was taken for heard, and keys that were posted in its millisecond for old",
+    ),
+    (
+        15138,
+        "who waited for another worker took a record that this one had found in Redis, long past its life",
+    ),
     (
         16612,
         "who had followed a worker that died, and had no call left, was told that the service is down",
