@@ -348,6 +348,33 @@ fn keys(name: &'static str, max_stale: &str, promise: fn(Fault) -> Promise) -> S
     })
 }
 
+/// The same, but where they are is to be asked first.
+fn discovered_keys(name: &'static str) -> Scene {
+    let mut jwks = Value::Null;
+    let builder = workers().idp(|idp| jwks = idp.jwks());
+    let server = Server::start(move |seen: &Seen| match seen.path.as_str() {
+        "/jwks" => Answer::json(200, &jwks),
+        _ => Answer::json(
+            200,
+            &json!({"issuer": "youtube-clone-auth", "jwks_uri": "https://idp.example/jwks"}),
+        ),
+    });
+    let change = |config: &mut Value| {
+        let clerk = config["providers"]["clerk"].as_object_mut().unwrap();
+        clerk.remove("remote_jwks");
+        clerk.insert(
+            "discovery".to_owned(),
+            json!({
+                "uri": "https://idp.example/.well-known/openid-configuration", "cluster": "idp",
+                "timeout": "300ms", "cache_duration": "1s", "max_stale": "0s",
+            }),
+        );
+    };
+    serving(name, "idp", builder, server, change, |_| {
+        Promise::refused("keys_unavailable", 850).known(0, 1_300)
+    })
+}
+
 /// The users service, with this cache before it.
 fn users(name: &'static str, cache: &Value, promise: fn(Fault) -> Promise) -> Scene {
     let mut relay = None;
@@ -368,12 +395,13 @@ fn users(name: &'static str, cache: &Value, promise: fn(Fault) -> Promise) -> Sc
 fn serving(
     name: &'static str,
     cluster: &'static str,
+    builder: Builder,
     server: Server,
     change: impl FnMut(&mut Value),
     promise: fn(Fault) -> Promise,
 ) -> Scene {
     let relay = Relay::start(&RELAY, server.address());
-    let builder = workers().with_cluster(cluster, relay.address()).filter_config(change);
+    let builder = builder.with_cluster(cluster, relay.address()).filter_config(change);
     gateway(name, builder, promise, |_| {
         vec![Dependency::relayed(cluster, relay, move |behavior| server.behave(behavior))]
     })
@@ -388,7 +416,7 @@ fn feed(name: &'static str) -> Scene {
         }});
     };
     // The last poll before the fault may have been answered an interval ago.
-    serving(name, "auth", feed, change, |_| {
+    serving(name, "auth", workers(), feed, change, |_| {
         Promise::refused("revocation_unavailable", 300).known(400, 1_400)
     })
 }
@@ -409,7 +437,9 @@ fn introspection(name: &'static str) -> Scene {
                    "cache_ttl": "0s"}),
         );
     };
-    serving(name, "opaque", idp, change, |_| Promise::refused("introspection_unavailable", 300))
+    serving(name, "opaque", workers(), idp, change, |_| {
+        Promise::refused("introspection_unavailable", 300)
+    })
 }
 
 /// A real webdis before a real Redis, and between Envoy and them a server that passes on, which can be at fault, too.
@@ -474,7 +504,7 @@ fn token_endpoint(name: &'static str) -> Scene {
 type Setting = fn(&'static str) -> Option<Scene>;
 
 /// Every scene by its name.
-const SCENES: [(&str, Setting); 10] = [
+const SCENES: [(&str, Setting); 11] = [
     ("keys", |name| {
         Some(keys(name, "0s", |_| Promise::refused("keys_unavailable", 300).known(0, 1_300)))
     }),
@@ -482,6 +512,7 @@ const SCENES: [(&str, Setting); 10] = [
     ("keys, stale for a second", |name| {
         Some(keys(name, "1s", |_| Promise::refused("keys_unavailable", 300).known(1_000, 2_300)))
     }),
+    ("keys by discovery", |name| Some(discovered_keys(name))),
     ("users", |name| {
         Some(users(name, &json!({"ttl": "0s", "negative_ttl": "0s"}), |_| {
             Promise::refused("user_lookup_unavailable", 850)
