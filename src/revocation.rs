@@ -120,7 +120,9 @@ impl Terms {
 pub struct Revocations {
     /// Those that hold, and behind them those that have ended lately.
     entries: Vec<Known>,
+    /// How many of them hold.
     live: usize,
+    /// The latest end of those that were left out.
     lacks: Option<UnixTime>,
     by_jti: Index,
     by_sid: Index,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meshgate::callout::Failure;
+use meshgate::callout::{Dispatch, Failure};
 use meshgate::denial::Code;
 use meshgate::time::UnixTime;
 use meshgate::worker::Disposition;
@@ -13,7 +13,7 @@ use crate::support::{Flow, Key, START, SharedData, claims, config, denied, jwks,
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Ticks every worker; the number of the one that makes a call, and the call.
-fn one_call(flows: &mut [Flow]) -> (usize, meshgate::callout::Dispatch) {
+fn one_call(flows: &mut [Flow]) -> (usize, Dispatch) {
     let mut calls = Vec::new();
     for (number, flow) in flows.iter_mut().enumerate() {
         assert!(flow.tick().is_empty());
@@ -143,23 +143,30 @@ fn a_failed_fetch_is_everybodys_and_is_not_repeated_by_each() {
     }
 }
 
-/// Its turn was over, and it had not noticed: its failure hides no keys from it, and it refuses nobody by them.
+/// A worker whose turn is over without its noticing, and its call; and one that has asked after it, and that call.
+fn overtaken() -> [(Flow, Dispatch); 2] {
+    let mut flows = workers(&config(), 2, &SharedData::default());
+    let (leader, first) = one_call(&mut flows);
+    let slow = flows.remove(leader);
+    let mut both = [slow, flows.remove(0)];
+    for flow in &mut both {
+        flow.advance(10 * SECOND);
+    }
+    let [slow, mut quick] = both;
+    quick.tick();
+    let second = quick.call();
+    [(slow, first), (quick, second)]
+}
+
+/// Its failure hides no keys from it, and it refuses nobody by them.
 #[test]
 fn a_worker_that_was_overtaken_goes_on_with_what_the_other_was_told() {
-    let data = SharedData::default();
-    let mut flows = workers(&config(), 2, &data);
-    let (leader, call) = one_call(&mut flows);
-    let mut slow = flows.remove(leader);
-    let mut quick = flows.remove(0);
+    let [(mut slow, first), (mut quick, second)] = overtaken();
     let token = slow.token();
     let (waiting, _) = slow.get("/x", &token);
-    quick.advance(10 * SECOND);
-    quick.tick();
-    let theirs = quick.call();
     let keys = jwks(&[&quick.key]);
-    quick.answer(theirs.id, 200, &keys);
-    slow.advance(10 * SECOND);
-    assert!(slow.answer(call.id, 403, b"").is_empty(), "verified, it waits for its user");
+    quick.answer(second.id, 200, &keys);
+    assert!(slow.answer(first.id, 403, b"").is_empty(), "verified, it waits for its user");
     assert!(slow.worker.is_waiting(waiting));
     // Nor is the other told that asking has failed.
     assert!(quick.wake().is_empty());
@@ -169,19 +176,10 @@ fn a_worker_that_was_overtaken_goes_on_with_what_the_other_was_told() {
 
 #[test]
 fn what_is_told_in_the_millisecond_of_a_failure_is_heard_by_who_failed() {
-    let data = SharedData::default();
-    let mut flows = workers(&config(), 2, &data);
-    let (leader, call) = one_call(&mut flows);
-    let mut slow = flows.remove(leader);
-    let mut quick = flows.remove(0);
-    for flow in [&mut quick, &mut slow] {
-        flow.advance(10 * SECOND);
-    }
-    quick.tick();
-    let theirs = quick.call();
-    assert!(slow.answer(call.id, 403, b"").is_empty());
+    let [(mut slow, first), (mut quick, second)] = overtaken();
+    assert!(slow.answer(first.id, 403, b"").is_empty());
     let keys = jwks(&[&quick.key]);
-    quick.answer(theirs.id, 200, &keys);
+    quick.answer(second.id, 200, &keys);
     slow.wake();
     let token = slow.token();
     assert_eq!(slow.get("/x", &token).1, Disposition::Pause, "verified, it waits for its user");
